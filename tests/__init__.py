@@ -1,0 +1,1 @@
+"""The tests mirror src/zkpy; see conftest.py for seeds and profiles."""
