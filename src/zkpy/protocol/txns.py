@@ -190,11 +190,22 @@ class CloseSessionTxn(Record):
 
 
 class SubTxn(Record):
-    """One part of a multi: its type and its encoded record."""
+    """One part of a multi: its type and its encoded record; `record` where it is at hand too."""
 
-    __slots__ = ("data", "type")
+    __slots__ = ("data", "record", "type")
     type: Int
     data: Buffer
+
+    def __init__(self, type: int, data: bytes | None, record: Record | None = None) -> None:
+        self.type = type
+        self.data = data
+        self.record = record
+
+    @classmethod
+    def read(cls, buf: bytes, offset: int) -> tuple[SubTxn, int]:
+        type, offset = read_int(buf, offset)
+        data, offset = read_buffer(buf, offset)
+        return cls(type, data), offset
 
 
 class MultiTxn(Record):

@@ -1,0 +1,276 @@
+"""The tree as bytes, in slices: what a snapshot file and a SNAP stream have in common.
+
+    sessions, ACL map, nodes (parents first), terminator "/"
+
+The tree may change between two slices (a fuzzy snapshot): replaying the log from the snapshot's
+zxid on repairs that. Knows nothing of files, checksums or seals.
+Source: SerializeUtils, DataTree.serialize, ZooKeeper 3.9.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from typing import Final
+from zlib import adler32
+
+from zkpy.datatree.acls import OPEN_UNSAFE_ACL_ID
+from zkpy.datatree.children import slices_of
+from zkpy.datatree.node import DataNode
+from zkpy.datatree.tree import DataTree
+from zkpy.protocol.acl import encode_acls, read_acls
+from zkpy.protocol.errors import DecodeError, NoNode
+from zkpy.protocol.jute import encode_text
+
+_INT = struct.Struct(">i")
+_LONG = struct.Struct(">q")
+_SESSION = struct.Struct(">qi")
+
+# Nodes per slice: about 100 us of work.
+SLICE_NODES: Final = 64
+TERMINATOR: Final = b"\x00\x00\x00\x01/"
+
+
+def encode_node(path: str, node: DataNode) -> bytes:
+    """Path, data, ACL id and stat, as stored."""
+    name = encode_text(path)
+    data = node.data
+    stat = node.stat
+    return b"".join(
+        (
+            _INT.pack(len(name)),
+            name,
+            b"\xff\xff\xff\xff" if data is None else _INT.pack(len(data)),
+            data or b"",
+            _LONG.pack(node.acl),
+            # Stored order has pzxid last: czxid mzxid | ctime .. owner | pzxid.
+            stat[:16],
+            stat[24:],
+            stat[16:24],
+        )
+    )
+
+
+def serialize_tree(tree: DataTree) -> Iterator[bytes]:
+    """Yield the tree in slices; between two the caller may do other work, and the tree change."""
+    sessions = list(tree.sessions.items())
+    acls = tree.acl_cache.entries()
+    yield _INT.pack(len(sessions))
+    for start in range(0, len(sessions), 1024):
+        yield b"".join([_SESSION.pack(*entry) for entry in sessions[start : start + 1024]])
+    yield _INT.pack(len(acls))
+    for start in range(0, len(acls), SLICE_NODES):
+        yield b"".join(
+            [_LONG.pack(i) + encode_acls(a) for i, a in acls[start : start + SLICE_NODES]]
+        )
+    yield encode_node("", tree.nodes[""])
+    yield from _serialize_below(tree)
+    yield TERMINATOR
+
+
+def _serialize_below(tree: DataTree) -> Iterator[bytes]:
+    nodes = tree.nodes
+    parents = [""]
+    while parents:
+        parent = nodes.get(parents.pop())
+        if parent is None:
+            continue  # deleted since it was written
+        for paths in slices_of(parent.children):
+            for start in range(0, len(paths), SLICE_NODES):
+                out = []
+                for path in paths[start : start + SLICE_NODES]:
+                    node = nodes.get(path)
+                    if node is None:
+                        continue
+                    out.append(encode_node(path, node))
+                    if node.children:
+                        parents.append(path)
+                yield b"".join(out)
+
+
+class SnapshotInput:
+    """Chunks of bytes read as one stream, with the Adler32 of what has been consumed."""
+
+    __slots__ = ("_checksum", "_chunks", "_summed", "buf", "consumed", "pos")
+
+    def __init__(self, chunks: Iterator[bytes]) -> None:
+        self._chunks = chunks
+        self._checksum = 1
+        self._summed = 0
+        self.buf = b""
+        self.pos = 0
+        self.consumed = 0
+
+    def refill(self) -> None:
+        """Drop what is consumed and append the next chunk. Raises DecodeError at the end."""
+        self._settle()
+        chunk = next(self._chunks, b"")
+        if not chunk:
+            raise DecodeError(f"ends at {self.consumed + len(self.buf) - self.pos}, in a record")
+        self.buf = self.buf[self.pos :] + chunk
+        self.pos = self._summed = 0
+
+    def _settle(self) -> None:
+        if self.pos > self._summed:
+            part = memoryview(self.buf)[self._summed : self.pos]
+            self._checksum = adler32(part, self._checksum)
+            self.consumed += self.pos - self._summed
+            self._summed = self.pos
+
+    def checksum(self) -> int:
+        """Adler32 of all bytes consumed so far."""
+        self._settle()
+        return self._checksum
+
+    def offset(self) -> int:
+        """How many bytes have been consumed."""
+        self._settle()
+        return self.consumed
+
+    def take(self, size: int) -> bytes:
+        """The next `size` bytes. Raises DecodeError if there are fewer."""
+        while len(self.buf) - self.pos < size:
+            self.refill()
+        start = self.pos
+        self.pos = start + size
+        return self.buf[start : self.pos]
+
+    def at_end(self) -> bool:
+        """Whether nothing is left."""
+        while self.pos >= len(self.buf):
+            self._settle()
+            chunk = next(self._chunks, b"")
+            if not chunk:
+                return True
+            self.buf = chunk
+            self.pos = self._summed = 0
+        return False
+
+    def take_int(self) -> int:
+        """The next signed 32-bit integer."""
+        value: int = _INT.unpack(self.take(4))[0]
+        return value
+
+    def take_long(self) -> int:
+        """The next signed 64-bit integer."""
+        value: int = _LONG.unpack(self.take(8))[0]
+        return value
+
+    def take_buffer(self, limit: int) -> bytes | None:
+        """The next buffer. Raises DecodeError on a length below -1 or above `limit` bytes."""
+        length = self.take_int()
+        if length == -1:
+            return None
+        if not 0 <= length <= limit:
+            raise DecodeError(f"Unreasonable length = {length} at {self.offset() - 4}")
+        return self.take(length)
+
+
+def deserialize_tree(source: SnapshotInput, tree: DataTree, limit: int) -> None:
+    """Fill `tree`, which is new, from what `serialize_tree` yields; lengths up to `limit` bytes.
+
+    Sessions, indexes and ACL counts are complete afterwards; the digest is not.
+    Raises DecodeError on anything that is not a tree (also a node before its parent).
+    """
+    for _ in range(max(source.take_int(), 0)):
+        session_id, timeout_ms = _SESSION.unpack(source.take(12))
+        tree.sessions[session_id] = timeout_ms
+    _clear_built_in(tree)
+    for _ in range(max(source.take_int(), 0)):
+        _take_acl(source, tree)
+    _take_nodes(source, tree, limit)
+    _restore_built_in(tree)
+    tree.nodes["/"] = tree.nodes[""]
+    tree.finish_loading()
+
+
+def _clear_built_in(tree: DataTree) -> None:
+    tree.nodes.clear()
+    tree.acl_cache.__init__()  # type: ignore[misc]
+    tree.data_size = 0
+
+
+def _restore_built_in(tree: DataTree) -> None:
+    if "" not in tree.nodes:
+        raise DecodeError("snapshot without a root node")
+    fresh = DataTree()
+    for path in ("/zookeeper", "/zookeeper/config", "/zookeeper/quota"):
+        if path not in tree.nodes:
+            node = fresh.nodes[path]
+            acl = node.acl
+            if acl != OPEN_UNSAFE_ACL_ID:
+                acl = tree.acl_cache.add(fresh.acls_of(node))
+            tree.add_loaded_node(path, DataNode(b"", acl, node.stat))
+
+
+def _take_acl(source: SnapshotInput, tree: DataTree) -> None:
+    acl_id = source.take_long()
+    while True:
+        try:
+            acls, end = read_acls(source.buf, source.pos)
+        except DecodeError:
+            source.refill()
+            continue
+        source.pos = end
+        tree.acl_cache.load(acl_id, acls or ())
+        return
+
+
+def _take_nodes(source: SnapshotInput, tree: DataTree, limit: int) -> None:
+    add = tree.add_loaded_node
+    use = tree.acl_cache.use
+    int_at = _INT.unpack_from
+    long_at = _LONG.unpack_from
+    while True:
+        buf = source.buf
+        pos = source.pos
+        size = len(buf)
+        if size - pos < 4:
+            source.refill()
+            continue
+        (length,) = int_at(buf, pos)
+        if not 0 <= length <= limit:
+            raise DecodeError(f"Unreasonable length = {length} at {source.offset()}")
+        start = pos + 4
+        end = start + length
+        if length == 1 and end <= size and buf[start] == 47:
+            source.pos = end
+            return
+        if size - end < 4:
+            source.refill()
+            continue
+        (data_length,) = int_at(buf, end)
+        data_start = end + 4
+        if data_length == -1:
+            data_length = 0
+            data = None
+        elif not 0 <= data_length <= limit:
+            raise DecodeError(f"Unreasonable length = {data_length} at {source.offset()}")
+        else:
+            data = buf[data_start : data_start + data_length]
+        acl_start = data_start + data_length
+        stop = acl_start + 68
+        if stop > size:
+            source.refill()
+            continue
+        (acl,) = long_at(buf, acl_start)
+        stat_start = acl_start + 8
+        stat = b"".join(
+            (
+                buf[stat_start : stat_start + 16],
+                buf[stop - 8 : stop],
+                buf[stat_start + 16 : stop - 8],
+            )
+        )
+        path = str(buf[start:end], "utf-8", "replace")
+        node = DataNode(data, acl, stat)
+        source.pos = stop
+        use(acl)
+        if not path:
+            tree.nodes[""] = node
+            tree.data_size += len(data) if data else 0
+            continue
+        try:
+            add(path, node)
+        except NoNode:
+            raise DecodeError(f"node {path!r} before its parent at {source.offset()}") from None
