@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import sys
+import itertools
 from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
 
 import pytest
+from tests.support import oracle, rawclient
 
-# The helpers in tests/support are a plain package.
-TESTS = str(Path(__file__).resolve().parents[1])
-if TESTS not in sys.path:
-    sys.path.insert(0, TESTS)
-
-from support import oracle  # noqa: E402
+node_numbers = itertools.count(1)
 
 StartServer = Callable[..., oracle.Server]
 
@@ -47,3 +42,30 @@ def server(request: pytest.FixtureRequest, start_server: StartServer) -> oracle.
     config = getattr(request.module, "SERVER_CONFIG", None)
     properties = getattr(request.module, "SERVER_PROPERTIES", None)
     return start_server(request.param, config, properties)
+
+
+def session_of(server: oracle.Server) -> Iterator[rawclient.RawClient]:
+    with rawclient.open_session(server.address) as client:
+        yield client
+        if client.socket.fileno() != -1:  # the test may have closed it
+            client.end_session()
+
+
+@pytest.fixture
+def client(server: oracle.Server) -> Iterator[rawclient.RawClient]:
+    """A raw client with a session."""
+    yield from session_of(server)
+
+
+@pytest.fixture
+def other(server: oracle.Server) -> Iterator[rawclient.RawClient]:
+    """A second one."""
+    yield from session_of(server)
+
+
+@pytest.fixture
+def base(client: rawclient.RawClient) -> str:
+    """A node of this test's own; others may be left from earlier tests."""
+    path = f"/t{next(node_numbers)}"
+    rawclient.make(client, path)
+    return path

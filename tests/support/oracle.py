@@ -1,7 +1,7 @@
 """Servers as processes: Apache ZooKeeper (the oracle) and zkpy, behind one interface.
 
-Owns: finding what scripts/get-oracle put into the cache folder, starting a server on a free port with
-its own folder, waiting until it serves, stopping and killing it. Its logs stay in that folder.
+Owns: finding what scripts/get-oracle put into the cache folder, starting a server on a free port,
+waiting until it serves, stopping and killing it. Its data and logs stay in its own folder.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ ORACLE = Path(os.environ.get("ZKPY_ORACLE_DIR", PROJECT / ".oracle"))
 APACHE_VERSIONS = ("3.9.5", "3.8.0")
 START_TIMEOUT_S = 30.0
 
-# What every server gets unless a test says otherwise: short ticks so that expiry tests are quick, all
-# commands allowed, small log files. The admin server would take a fixed port.
+# What every server gets unless a test says otherwise: short ticks so that expiry tests are quick,
+# all commands allowed, small log files. The admin server would take a fixed port.
 DEFAULT_CONFIG: Mapping[str, object] = {
     "tickTime": 500,
     "maxSessionTimeout": 60_000,

@@ -6,6 +6,8 @@ right or wrong. Must not import zkpy (see wire.py).
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import socket
 import struct
 import time
@@ -15,6 +17,7 @@ from . import wire
 from .wire import Event, Reader
 
 NO_PASSWORD = bytes(16)
+SPECIAL_XIDS = {wire.PING: -2, wire.AUTH: -4, wire.SET_WATCHES: -8, wire.SET_WATCHES2: -8}
 
 
 class Closed(Exception):
@@ -188,7 +191,9 @@ class RawClient:
     # Requests
 
     def send(self, op: int, body: bytes = b"", xid: int | None = None) -> int:
-        """Send without waiting; returns the xid."""
+        """Send without waiting; returns the xid, which by default is what clients use."""
+        if xid is None:
+            xid = SPECIAL_XIDS.get(op)
         if xid is None:
             self._xid += 1
             xid = self._xid
@@ -250,3 +255,20 @@ def four_letter_word(address: tuple[str, int], word: str, timeout_s: float = 5.0
     with RawClient(address, timeout_s) as client:
         client.send_raw(word.encode())
         return client.read_to_end().decode()
+
+
+def zxid_now(client: RawClient) -> int:
+    """The last zxid the client's server has applied."""
+    return client.call(wire.SYNC, wire.string("/")).zxid
+
+
+def make(client: RawClient, *paths: str, flags: int = 0) -> None:
+    """Create nodes without data, open to all."""
+    for path in paths:
+        client.value(wire.CREATE, wire.create(path, flags=flags))
+
+
+def digest_id(credential: str) -> str:
+    """The id that the scheme digest makes of `user:password`."""
+    user = credential.split(":")[0]
+    return f"{user}:{base64.b64encode(hashlib.sha1(credential.encode()).digest()).decode()}"
