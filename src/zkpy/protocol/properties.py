@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 BLANKS = " \t\f"
 ESCAPES = {"t": "\t", "n": "\n", "r": "\r", "f": "\f"}
+HEX_DIGITS = "0123456789abcdefABCDEF"
 INT_BITS = 32
 LONG_BITS = 64
 
@@ -99,7 +100,7 @@ def unescape(text: str) -> str:
             continue
         digits = text[index : index + 4]
         index += 4
-        if len(digits) < 4 or digits.strip("0123456789abcdefABCDEF"):
+        if len(digits) < 4 or digits.strip(HEX_DIGITS):
             raise IllegalArgument("Malformed \\uxxxx encoding.")
         parts.append(chr(int(digits, 16)))
         unicode_seen = True
@@ -114,7 +115,7 @@ def parse_integer(text: str, bits: int, *, key: str | None = None, radix: int = 
     digits = text[1:] if text[:1] in ("+", "-") else text
     try:
         # int() alone would also take blanks, underscores and prefixes, which Java refuses.
-        if not digits.isalnum():
+        if not digits.isalnum() or (radix != 10 and digits.strip(HEX_DIGITS)):
             raise ValueError
         value = int(text, radix)
     except ValueError:

@@ -338,7 +338,7 @@ def complete_hierarchy(
             weights.setdefault(sid, 1)
     for sid, gid in group_of.items():
         # The reference dies of a null pointer here, unless the stranger has a weight.
-        if sid not in weights:
+        if sid not in servers and sid not in weights:
             raise ConfigException(f"Server {sid} of group {gid} is not in the server list")
 
 

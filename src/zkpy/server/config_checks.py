@@ -148,14 +148,12 @@ def check_enforced_auth(values: dict[str, object], usage: str) -> None:
     schemes = values["enforce_auth_schemes"]
     providers = values["auth_providers"]
     assert isinstance(schemes, tuple) and isinstance(providers, dict)
-    if not values["enforce_auth_enabled"]:
-        if values["session_require_client_sasl_auth"]:
-            values["enforce_auth_enabled"] = True
-            values["enforce_auth_schemes"] = ("sasl",)
+    if values["session_require_client_sasl_auth"]:
+        values["enforce_auth_enabled"] = True
+        values["enforce_auth_schemes"] = ("sasl",)
         return
-    if values["session_require_client_sasl_auth"] and "sasl" not in schemes:
-        schemes += ("sasl",)
-        values["enforce_auth_schemes"] = schemes
+    if not values["enforce_auth_enabled"]:
+        return
     if not schemes:
         raise ConfigException(
             "zookeeper.enforce.auth.enabled is true"
@@ -166,8 +164,7 @@ def check_enforced_auth(values: dict[str, object], usage: str) -> None:
     if values["digest_auth_enabled"]:
         available.add("digest")
     for scheme in schemes:
-        # SASL is switched on by sessionRequireClientSASLAuth alone, and fails per session.
-        if scheme not in available and scheme != "sasl":
+        if scheme not in available:
             raise ConfigException(
                 f"Authentication scheme {scheme} is not available.", headline=usage
             )

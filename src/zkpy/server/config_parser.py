@@ -93,18 +93,21 @@ class Parser:
 
     def parse_entries(self, entries: dict[str, str]) -> Config:
         self.entries = entries
+        # First: a misspelt key is often the cause of the error that follows.
+        check_key_names(entries, self.note)
+        dynamic_path = entries.get("dynamicConfigFile")
         try:
             self.take_parser_keys()
             self.take_properties()
             self.check_quorum_sasl()
             self.check_static()
-            if not self.text("dynamic_config_file"):
+            if dynamic_path is None:
                 self.members = parse_members(entries, multi_address=self.multi_address)
                 self.check_ensemble()
         except IllegalArgument as error:
             raise self.processing(self.path, error) from None
-        if self.text("dynamic_config_file"):
-            self.read_dynamic_file(self.text("dynamic_config_file"))
+        if dynamic_path is not None:
+            self.read_dynamic_file(dynamic_path)
         if not self.quorum_mode:
             self.note(
                 WARNING,
@@ -121,7 +124,6 @@ class Parser:
         )
         derive(self.values)
         check_components(self.values, entries, self.properties, self.note)
-        check_key_names(entries, self.note)
         self.values["messages"] = tuple(self.messages)
         return Config(self.values)
 
@@ -157,8 +159,6 @@ class Parser:
             raise ConfigException("Invalid electionAlg value. Only 3 is supported.", key=key)
         if key == "peerType":
             assert isinstance(value, str)
-            if value.lower() not in (PARTICIPANT, OBSERVER):
-                raise ConfigException(f"Unrecognised peertype: {value}", key=key)
             return parse_role(value)
         return value
 
@@ -378,14 +378,20 @@ class Parser:
             wildcard = static_host in (ANY_ADDRESS, "::")
             same_host = wildcard or self.looked_up(static_host) == self.looked_up(host)
             if port != static_port or not same_host:
-                static = f"{socket_text(static_host)}:{static_port}"
+                static = f"{self.socket_text(static_host)}:{static_port}"
                 raise ConfigException(
                     f"client address for this server (id = {self.my_id}) in static config file is"
                     f" {static} is different from client address found in dynamic file:"
-                    f" {socket_text(host)}:{port}"
+                    f" {self.socket_text(host)}:{port}"
                 )
         self.values["client_port"] = port
         self.values["client_port_address"] = host
+
+    def socket_text(self, host: str) -> str:
+        """A host as the reference prints it in an address: the name, if any, a slash, the IP."""
+        ip = self.looked_up(host)
+        literal = ":" in host or host.replace(".", "").isdigit()
+        return f"{'' if literal else host}/{bracketed(ip)}"
 
     def agree_on_peer_type(self) -> None:
         listed = OBSERVER if self.my_id in self.members.observers else PARTICIPANT
@@ -435,9 +441,3 @@ def normalised(path: str) -> str:
     while "//" in path:
         path = path.replace("//", "/")
     return path if path == "/" else path.removesuffix("/")
-
-
-def socket_text(host: str) -> str:
-    """A host as the reference prints it inside an address: literals after a slash."""
-    literal = ":" in host or host.replace(".", "").isdigit()
-    return "/" + bracketed(host) if literal else host

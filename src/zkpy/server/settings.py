@@ -33,8 +33,6 @@ class ReadOnly:
     def __setattr__(self, name: str, value: object) -> NoReturn:
         raise AttributeError(f"{name}: settings are read once and do not change")
 
-    __delattr__ = __setattr__  # type: ignore[assignment]
-
 
 class TlsSettings(ReadOnly):
     """The keys `ssl.*` (towards clients) or `ssl.quorum.*` (between servers).
