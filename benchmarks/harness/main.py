@@ -1,0 +1,178 @@
+"""The command line: what to measure, against which servers, and where the result goes."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import shlex
+import shutil
+import signal
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict
+from pathlib import Path
+from types import FrameType
+
+from benchmarks.harness import report
+from benchmarks.harness.client import Address
+from benchmarks.harness.loadgen import LoadFailed, compile_loadgen
+from benchmarks.harness.plan import Plan, Results, Settings
+from benchmarks.harness.rows import LOAD, Row, choose
+from benchmarks.harness.servers import Server, apache_server, find_classpath, zkpy_server
+
+PROJECT = Path(__file__).resolve().parent.parent.parent
+# A disk in memory makes syncing free, and the comparison worthless.
+IN_MEMORY = ("tmpfs", "ramfs")
+
+
+def arguments() -> argparse.ArgumentParser:
+    """All options."""
+    parser = argparse.ArgumentParser(
+        prog="benchmarks/run",
+        description="Measure zkpy and Apache ZooKeeper with the same load, side by side, and "
+        "print the table of benchmarks/README.md; or measure one running server (--server).",
+    )
+    add = parser.add_argument
+    add("--rows", metavar="NAME,...", help="only these rows; shell patterns (default: all)")
+    add("--list", action="store_true", help="list the rows and end")
+    add("--seconds", type=float, default=5, help="measured time per run (default: 5)")
+    add("--repeats", type=int, default=3, help="runs per row and server (default: 3)")
+    add("--warm-up", type=float, default=4, metavar="SECONDS", help="each warm-up load (default 4)")
+    add("--only", choices=("zkpy", "apache"), help="measure one of the two")
+    add("--server", metavar="HOST:PORT", help="measure this running server instead")
+    add("--pid", type=int, help="its process, when it is on this machine: for CPU time")
+    add("--zkpy-python", default=sys.executable, metavar="PATH", help="Python that runs zkpy")
+    add("--installed", action="store_true", help="zkpy as installed there, not the one in src")
+    add(
+        "--apache-classpath", metavar="PATHS", help="jars, or a folder; default: scripts/get-oracle"
+    )
+    add("--java", default="java", help="default: java")
+    add("--java-flags", default="", help="such as '-Xmx1000m'; default: none")
+    add("--data", type=Path, metavar="FOLDER", help="on a real disk; default: a temporary folder")
+    add("--json", type=Path, metavar="FILE", help="also write every single figure there")
+    return parser
+
+
+def server_makers(options: argparse.Namespace, folder: Path) -> dict[str, Callable[[str], Server]]:
+    """Name -> what makes a server in a new folder below `folder`. Raises LoadFailed."""
+    makers: dict[str, Callable[[str], Server]] = {}
+    if options.only != "zkpy":
+        classpath = find_classpath(PROJECT, options.apache_classpath)
+        if shutil.which(options.java) is None or classpath is None:
+            raise LoadFailed(
+                "no Apache ZooKeeper: needs java, and scripts/get-oracle or --apache-classpath; "
+                "--only zkpy measures zkpy alone"
+            )
+        flags = shlex.split(options.java_flags)
+
+        def apache(name: str) -> Server:
+            return apache_server(
+                new_folder(folder, "apache-" + name), options.java, flags, classpath
+            )
+
+        makers[report.APACHE] = apache
+    if options.only != "apache":
+        source = None if options.installed else PROJECT / "src"
+
+        def zkpy(name: str) -> Server:
+            return zkpy_server(new_folder(folder, "zkpy-" + name), options.zkpy_python, source)
+
+        makers[report.ZKPY] = zkpy
+    return makers
+
+
+def new_folder(parent: Path, name: str) -> Path:
+    """Make a folder that must not be there yet."""
+    folder = parent / name
+    folder.mkdir()
+    return folder
+
+
+def work_folder(given: Path | None) -> Path:
+    """Where the servers' data goes. Raises LoadFailed unless it is on a disk."""
+    candidates = [given] if given else [Path(tempfile.gettempdir()), Path("/var/tmp"), PROJECT]
+    for folder in candidates:
+        if folder.is_dir() and report.file_system(folder) not in IN_MEMORY:
+            return folder
+    raise LoadFailed(f"not a folder on a disk: {', '.join(map(str, candidates))}; see --data")
+
+
+def parse_address(text: str) -> Address:
+    """`host:port`. Raises LoadFailed."""
+    host, _, port = text.rpartition(":")
+    if not host or not port.isdigit():
+        raise LoadFailed(f"HOST:PORT, not {text}")
+    return host, int(port)
+
+
+def print_report(
+    options: argparse.Namespace, rows: Sequence[Row], results: Results, servers: Sequence[str]
+) -> None:
+    """The table and what belongs to it, on standard output."""
+    versions = ", ".join(f"{name} {results.versions.get(name, '?')}" for name in servers)
+    if report.APACHE in servers:
+        flags = f"with {options.java_flags}" if options.java_flags else "with its default settings"
+        versions += f", {report.java_version(options.java)} {flags}"
+    print(f"{versions}. {options.repeats} runs of {options.seconds:g} s each, medians;")
+    print("operations per second, in brackets the server's CPU time for each.\n")
+    print(report.table(rows, results, servers))
+    if report.ZKPY in servers and (limits := report.limits(rows, results)):
+        print(f"\nNot reached:\n\n{limits}")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Measure and report; returns the exit code: 1 when anything failed to be measured."""
+    rows = choose(options.rows)
+    if options.list:
+        for row in rows:
+            print(f"{row.name:14} {row.title} (must reach {report.target(row)})")
+        return 0
+    # Thousands of connections each: for the servers, which inherit it.
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    parent = work_folder(options.data)
+    with ExitStack() as stack:
+        name = stack.enter_context(
+            tempfile.TemporaryDirectory(prefix="zkpy-benchmark-", dir=parent)
+        )
+        folder = Path(name)
+        where = report.machine(folder)
+        settings = Settings(options.seconds, options.repeats, options.warm_up)
+        if options.server:
+            rows = [row for row in rows if row.kind == LOAD]
+            plan = Plan(compile_loadgen(folder), rows, settings)
+            address = parse_address(options.server)
+            servers = [options.server]
+            results = plan.run_against(options.server, address, options.pid)
+        else:
+            makers = server_makers(options, folder)
+            servers = list(makers)
+            plan = Plan(compile_loadgen(folder), rows, settings)
+            results = plan.run(list(makers.values()))
+    print(f"{where}; ", end="")
+    print_report(options, rows, results, servers)
+    if options.json:
+        content = {"machine": where, "options": vars(options), **asdict(results)}
+        options.json.write_text(json.dumps(content, indent=1, default=str) + "\n")
+    return 1 if results.failures else 0
+
+
+def interrupt(number: int, frame: FrameType | None) -> None:
+    """End as an interrupt from the terminal does."""
+    raise KeyboardInterrupt
+
+
+def main() -> int:
+    """What benchmarks/run calls."""
+    signal.signal(signal.SIGTERM, interrupt)  # so that servers and folders go in that case too
+    try:
+        return run(arguments().parse_args())
+    except (LoadFailed, ValueError) as error:
+        print(f"benchmarks/run: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("benchmarks/run: interrupted", file=sys.stderr)
+        return 130
