@@ -341,7 +341,7 @@ def test_set_watches(client: RawClient, other: RawClient, base: str) -> None:
 
 
 def test_set_watches2(client: RawClient, other: RawClient, base: str) -> None:
-    lists = ([], [], [], [base], [f"{base}/r"])
+    lists: list[list[str]] = [[], [], [], [base], [f"{base}/r"]]
     reply = client.call(SET_WATCHES2, wire.set_watches(0, *lists), xid=12)
     assert (reply.err, reply.body, client.events) == (0, b"", [])
     make(other, f"{base}/r")

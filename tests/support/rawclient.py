@@ -203,7 +203,8 @@ class RawClient:
     def recv(self, timeout_s: float | None = None) -> Reply:
         """The next frame, be it a reply or an event."""
         payload = self.recv_frame(timeout_s)
-        reply = Reply(*struct.unpack_from(">iqi", payload), payload[16:])
+        xid, zxid, err = struct.unpack_from(">iqi", payload)
+        reply = Reply(xid, zxid, err, payload[16:])
         self.received.append(reply)
         if reply.is_event:
             self.events.append(reply.event())

@@ -252,7 +252,7 @@ class Result(NamedTuple):
 
 def decode_multi(reader: Reader) -> list[Result]:
     """The results up to the end header, which is checked and left out."""
-    results = []
+    results: list[Result] = []
     while True:
         type_, done, err = reader.int32(), reader.boolean(), reader.int32()
         if done:
