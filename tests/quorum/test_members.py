@@ -77,7 +77,7 @@ def test_bad_lines(spec: str, message: str) -> None:
 
 
 def test_several_addresses_need_the_feature() -> None:
-    with pytest.raises(ConfigException, match="Multiple address feature is disabled, .* sid 3"):
+    with pytest.raises(ConfigException, match=r"Multiple address feature is disabled, .* sid 3"):
         parse_server(3, "a:1:2|b:1:2")
 
 

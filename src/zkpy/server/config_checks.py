@@ -8,7 +8,7 @@ PrometheusMetricsProvider and others of ZooKeeper 3.9.
 from __future__ import annotations
 
 from zkpy.protocol.config_error import UNEXPECTED, ConfigException, IllegalArgument
-from zkpy.protocol.properties import INT_BITS, parse_integer
+from zkpy.protocol.properties import INT_BITS, LONG_BITS, parse_integer
 from zkpy.server.config_keys import KEYS, KNOWN_PREFIXES, known_keys
 from zkpy.server.config_values import strict_value
 
@@ -59,6 +59,8 @@ DIGEST_ALGORITHMS = {
     "SHA3-384": "sha3_384",
     "SHA3-512": "sha3_512",
 }
+# The default of preAllocSize; a bad value of that key is read more strictly than others.
+PRE_ALLOC_SIZE_KIB = 65536
 USAGE_STANDALONE = "Usage: ZooKeeperServerMain configfile | port datadir [ticktime] [maxcnxns]"
 USAGE_QUORUM = "Usage: QuorumPeerMain configfile"
 
@@ -188,9 +190,10 @@ def check_storage(values: dict[str, object], properties: Mapping[str, str], note
     size = properties.get("zookeeper.preAllocSize")
     if size is not None:
         try:
-            values["pre_alloc_size_kib"] = parse_integer(size, 64)
+            values["pre_alloc_size_kib"] = parse_integer(size, LONG_BITS)
         except IllegalArgument:
             note(WARNING, f"{size} is not a valid value for preAllocSize")
+            values["pre_alloc_size_kib"] = PRE_ALLOC_SIZE_KIB
     snap_count = values["snap_count"]
     assert isinstance(snap_count, int)
     if snap_count < 2:
