@@ -28,6 +28,8 @@ class ReferenceCountedACLCache:
         """Return the id of `acls`, counting one more node with it."""
         acl_id = self._ids.get(acls)
         if acl_id is None:
+            if acls == OPEN_ACL_UNSAFE:
+                acls = OPEN_ACL_UNSAFE  # the one object: a check for it is an identity test
             self.last_id += 1
             acl_id = self.last_id
             self._ids[acls] = acl_id
@@ -57,6 +59,8 @@ class ReferenceCountedACLCache:
 
     def load(self, acl_id: int, acls: Acls) -> None:
         """Take over an entry of a snapshot's ACL map."""
+        if acls == OPEN_ACL_UNSAFE:
+            acls = OPEN_ACL_UNSAFE
         self.by_id[acl_id] = acls
         self._ids[acls] = acl_id
         self.last_id = max(self.last_id, acl_id)

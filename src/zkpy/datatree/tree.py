@@ -398,6 +398,10 @@ class DataTree:
                 todo.append(self.nodes[child])
         return found
 
+    def count_below(self, path: str) -> int:
+        """How many descendants `path` has."""
+        return len(self._below(path))
+
     def _update_quota(self, path: str, count: int, size: int) -> None:
         tracked = self.quota.deepest(path)
         if tracked is None:

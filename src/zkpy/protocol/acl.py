@@ -56,11 +56,24 @@ def write_acls(out: list[bytes], acls: Acls | None) -> None:
         write_ustring(out, id_)
 
 
+# Nearly all nodes of a server share a few lists; bounded, since clients choose them.
+_MAX_ENCODED: Final = 256
+_encoded: dict[Acls, bytes] = {}
+
+
 def encode_acls(acls: Acls | None) -> bytes:
     """Return vector<ACL> as bytes."""
+    if acls is None:
+        return NULL
+    known = _encoded.get(acls)
+    if known is not None:
+        return known
     out: list[bytes] = []
     write_acls(out, acls)
-    return b"".join(out)
+    encoded = b"".join(out)
+    if len(_encoded) < _MAX_ENCODED:
+        _encoded[acls] = encoded
+    return encoded
 
 
 PRIMITIVES["Acls"] = (read_acls, write_acls)

@@ -1,0 +1,63 @@
+"""A write on its way: from the client's frame to the reply, through log and quorum."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from zkpy.protocol.txns import TxnHeader
+
+if TYPE_CHECKING:
+    from zkpy.protocol.jute import Record
+    from zkpy.server.cnxn import ServerCnxn
+    from zkpy.server.prep import ChangeRecord
+    from zkpy.session.auth import Id
+
+
+class Request:
+    """What the pipeline knows of one write.
+
+    `cnxn` is None for what the server itself asks for (expiry, container removal) and for requests
+    of other members' clients. `ids` are those the connection had when the request was received.
+    `time` is the wall clock in ms when the txn was made, `received_ms` monotonic.
+    """
+
+    __slots__ = (
+        "changes",
+        "cnxn",
+        "digest",
+        "header",
+        "ids",
+        "large_bytes",
+        "op",
+        "received_ms",
+        "session_id",
+        "time",
+        "txn",
+        "xid",
+        "zxid",
+    )
+
+    def __init__(
+        self,
+        cnxn: ServerCnxn | None,
+        session_id: int,
+        xid: int,
+        op: int,
+        ids: tuple[Id, ...],
+        received_ms: int,
+    ) -> None:
+        self.cnxn = cnxn
+        self.session_id = session_id
+        self.xid = xid
+        self.op = op
+        self.ids = ids
+        self.received_ms = received_ms
+        self.zxid = 0
+        # Its share of the room for large requests, 0 for an ordinary one.
+        self.large_bytes = 0
+        self.time = 0
+        self.header: TxnHeader | None = None
+        self.txn: Record | None = None
+        # The tree digest once this is applied, as the proposal says.
+        self.digest = 0
+        self.changes: list[ChangeRecord] = []

@@ -1,0 +1,552 @@
+"""ZooKeeperServer: the way of a request, from received bytes to queued reply.
+
+    received -> _frames -> reads.handlers                               (a read, no write pending)
+                        -> _write -> prep -> zab.propose                (a write)
+    durable  -> zab -> commit -> apply_txn -> watch events -> reply -> reads that waited behind it
+
+Calls in; what is to be done comes out as `zab.take_appended()` and as `dirty` connections with
+bytes in `out`. No socket, disk, clock or thread here: the shell performs that once per loop turn.
+Source: ZooKeeperServer, CommitProcessor, FinalRequestProcessor, ZooKeeper 3.9.
+"""
+
+from __future__ import annotations
+
+import logging
+import struct
+from collections import deque
+from typing import TYPE_CHECKING, Final
+
+from zkpy.datatree.apply import apply_txn
+from zkpy.datatree.tree import DataTree
+from zkpy.protocol.errors import (
+    AuthFailed,
+    DecodeError,
+    MarshallingError,
+    ProtocolError,
+    SessionClosedRequireSaslAuth,
+    ThrottledOp,
+    Unimplemented,
+)
+from zkpy.protocol.records import AuthPacket
+from zkpy.protocol.zoodefs import OpCode
+from zkpy.server.cnxn import ESTABLISHED, ServerCnxn
+from zkpy.server.connect import Handshake
+from zkpy.server.containers import ContainerManager
+from zkpy.server.decode import decode_buffer
+from zkpy.server.final import reply_body
+from zkpy.server.prep import PrepRequestProcessor
+from zkpy.server.reads import REPLY, ReadHandler, ReadProcessor
+from zkpy.server.request import Request
+from zkpy.server.stats import ServerStats
+from zkpy.session.auth import ProviderRegistry, add_ids
+from zkpy.session.expiry import ExpiryQueue
+from zkpy.session.tracker import SessionTracker
+
+if TYPE_CHECKING:
+    from zkpy.quorum.standalone import Standalone
+    from zkpy.server.settings import Config
+
+log = logging.getLogger(__name__)
+
+HEAD: Final = struct.Struct(">iii")  # frame length, xid, opcode
+# Replies queued for one connection before its next frame has to wait for the socket.
+MAX_OUT_BYTES: Final = 256 * 1024
+# Events pile up for a client that watches much and reads nothing: then it is closed.
+MAX_UNREAD_BYTES: Final = 64 * 1024 * 1024
+# A ready frame that waits for its turn among the deferred requests of a connection. Not a number a
+# client can send: opcodes are 32 bits.
+READY: Final = 1 << 32
+
+WRITES: Final = frozenset(
+    {
+        OpCode.CREATE,
+        OpCode.CREATE2,
+        OpCode.CREATE_CONTAINER,
+        OpCode.CREATE_TTL,
+        OpCode.DELETE,
+        OpCode.SET_DATA,
+        OpCode.SET_ACL,
+        OpCode.MULTI,
+        OpCode.RECONFIG,
+        OpCode.CLOSE_SESSION,
+    }
+)
+_NO_READS: Final[dict[int, ReadHandler]] = {}
+_NO_WRITES: Final[frozenset[int]] = frozenset()
+
+
+class ZooKeeperServer:
+    """The request processors around one tree.
+
+    `now_ms` (monotonic) and `wall_ms` (since 1970) are set by the shell before its calls.
+    `dirty` are the connections to look at when the loop turn ends: bytes to send, or to close.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        tree: DataTree,
+        zab: Standalone,
+        auth: ProviderRegistry,
+        *,
+        now_ms: int,
+        wall_ms: int,
+    ) -> None:
+        self.config = config
+        self.tree = tree
+        self.zab = zab
+        self.auth = auth
+        self.now_ms = now_ms
+        self.wall_ms = wall_ms
+        self.stats = ServerStats(now_ms)
+        self.tracker = SessionTracker(config.tick_time_ms, config.my_id or 1, wall_ms, now_ms)
+        self.prep = PrepRequestProcessor(
+            tree,
+            auth,
+            extended_types=config.extended_types_enabled,
+            enforce_quota=config.enforce_quota,
+            digests=config.digest_enabled,
+            close_session_paths=config.close_session_txn_enabled,
+            reconfig_enabled=config.reconfig_enabled,
+        )
+        # Proposals carry the digest; the tree need not compute it again.
+        tree.count_digest = False
+        self.reads = ReadProcessor(tree, auth)
+        self.containers = ContainerManager(
+            tree,
+            check_interval_ms=config.container_check_interval_ms,
+            max_per_minute=config.container_max_per_minute,
+            max_never_used_interval_ms=config.container_max_never_used_interval_ms,
+            now_ms=now_ms,
+        )
+        self.handshake = Handshake(self)
+        self.in_flight: deque[Request] = deque()
+        self.dirty: list[ServerCnxn] = []
+        self.cnxns: dict[ServerCnxn, None] = {}
+        self.cnxns_per_address: dict[str, int] = {}
+        self.cnxn_of_session: dict[int, ServerCnxn] = {}
+        self.sessionless: ExpiryQueue[ServerCnxn] = ExpiryQueue(
+            max(1, config.sessionless_cnxn_timeout_ms), now_ms
+        )
+        self.max_frame = config.jute_max_buffer_bytes
+        self._max_outstanding = max(1, config.global_outstanding_limit)
+        self._throttle_requests = config.request_throttle_max_requests
+        self._large_threshold = config.large_request_threshold_bytes
+        if self._large_threshold < 0:
+            self._large_threshold = 0x7FFFFFFF
+        self._large_bytes = 0
+        self._enforced = config.enforce_auth_schemes
+        self._handlers = self.reads.handlers
+        for session_id, timeout_ms in tree.sessions.items():
+            self.tracker.track(session_id, timeout_ms, now_ms)
+
+    # ------------------------------------------------------------------ connections
+
+    def accept(self, address: str, port: int, secure: bool = False) -> ServerCnxn | None:
+        """A client has connected; None if there are too many, and it is to be closed."""
+        limit = self.config.max_client_cnxns
+        count = self.cnxns_per_address.get(address, 0)
+        if limit > 0 and count >= limit:
+            self.stats.connection_rejected += 1
+            log.warning("Too many connections from /%s - max is %s", address, limit)
+            return None
+        total = self.config.max_cnxns
+        if total > 0 and len(self.cnxns) >= total:
+            self.stats.connection_rejected += 1
+            log.error("Too many connections %s - max is %s", len(self.cnxns), total)
+            return None
+        cnxn = ServerCnxn(self, address, port, secure)
+        self.cnxns[cnxn] = None
+        self.cnxns_per_address[address] = count + 1
+        self.sessionless.touch(cnxn, self.sessionless.tick_time_ms, self.now_ms)
+        return cnxn
+
+    def admits_session(self, renewed: bool) -> bool:
+        """Whether the connection throttle lets a ConnectRequest pass."""
+        return True
+
+    def close(self, cnxn: ServerCnxn) -> None:
+        """Forget a connection: what it has in `out` is still sent, then its socket is closed.
+
+        Its session lives on until it is closed or expires.
+        """
+        if cnxn.closed:
+            return
+        cnxn.closed = True
+        cnxn.pending.clear()
+        cnxn.rest.clear()
+        self.sessionless.remove(cnxn)
+        del self.cnxns[cnxn]
+        left = self.cnxns_per_address[cnxn.address] - 1
+        if left:
+            self.cnxns_per_address[cnxn.address] = left
+        else:
+            del self.cnxns_per_address[cnxn.address]
+        if self.cnxn_of_session.get(cnxn.session_id) is cnxn:
+            del self.cnxn_of_session[cnxn.session_id]
+        self.tree.data_watches.remove_watcher(cnxn)
+        self.tree.child_watches.remove_watcher(cnxn)
+        self.mark_dirty(cnxn)
+
+    def mark_dirty(self, cnxn: ServerCnxn) -> None:
+        """The shell is to look at `cnxn` when the loop turn ends."""
+        if not cnxn.dirty:
+            cnxn.dirty = True
+            self.dirty.append(cnxn)
+
+    def take_dirty(self) -> list[ServerCnxn]:
+        """The connections to flush, each once."""
+        dirty = self.dirty
+        if dirty:
+            self.dirty = []
+        return dirty
+
+    # ------------------------------------------------------------------ bytes in
+
+    def received(self, cnxn: ServerCnxn, data: bytes) -> None:
+        """Take a chunk from a client's socket, of any length."""
+        if cnxn.closed or cnxn.finishing:
+            return
+        rest = cnxn.rest
+        if rest or cnxn.held:
+            rest += data
+            if cnxn.held or len(rest) < cnxn.need:
+                return
+            data = bytes(rest)
+            rest.clear()
+        if cnxn.state == ESTABLISHED:
+            self._frames(cnxn, data)
+        else:
+            self.handshake.first_bytes(cnxn, data)
+
+    def resume(self, cnxn: ServerCnxn) -> None:
+        """Go on with the frames of a held connection, if what held it is over."""
+        if (
+            cnxn.closed
+            or cnxn.finishing
+            or cnxn.state != ESTABLISHED
+            or cnxn.write_blocked
+            or len(cnxn.pending) * 2 > self._max_outstanding
+            or (self._throttle_requests and len(self.in_flight) >= self._throttle_requests)
+        ):
+            return
+        cnxn.held = False
+        wait_ms = self.config.throttled_op_wait_time_ms
+        throttled = 0 < wait_ms < self.now_ms - cnxn.held_since_ms
+        data = bytes(cnxn.rest)
+        cnxn.rest.clear()
+        if data:
+            self._frames(cnxn, data, throttled)
+
+    def _frames(self, cnxn: ServerCnxn, data: bytes, throttled: bool = False) -> None:
+        """Serve every complete frame of `data`; keep the rest."""
+        if not self.tracker.touch(cnxn.session_id, cnxn.timeout_ms, self.now_ms):
+            return  # the session is closing: its requests are dropped
+        restricted = throttled or (self._enforced and not self._may_speak(cnxn))
+        reads = _NO_READS if restricted else self._handlers
+        writes = _NO_WRITES if restricted else WRITES
+        pending = cnxn.pending
+        head = HEAD.unpack_from
+        max_frame = self.max_frame
+        max_pending = self._max_outstanding
+        size = len(data)
+        pos = frames = served = xid = op = 0
+        while size - pos >= 12:
+            length, xid, op = head(data, pos)
+            end = pos + 4 + length
+            if end > size or not 8 <= length <= max_frame:
+                break
+            start = pos + 12
+            pos = end
+            frames += 1
+            read = reads.get(op)
+            if read is not None:
+                if pending:
+                    pending.append((xid, op, data[start:end], cnxn.ids))
+                else:
+                    served += 1
+                    read(cnxn, xid, data, start, end, cnxn.ids)
+            elif op in writes:
+                self._write(cnxn, xid, op, data, start, end)
+                if cnxn.finishing or cnxn.closed:
+                    break
+            else:
+                self._special(cnxn, xid, op, data[start:end], throttled)
+                if cnxn.closed or cnxn.finishing:
+                    break
+                if restricted and not throttled and self._may_speak(cnxn):
+                    reads, writes, restricted = self._handlers, WRITES, False
+            if len(pending) >= max_pending or len(cnxn.out) >= MAX_OUT_BYTES:
+                self._hold(cnxn)
+                break
+        self._count(cnxn, frames, served, xid, op)
+        if not cnxn.closed and not cnxn.finishing:
+            if pos < size:
+                self.keep(cnxn, data, pos)
+            if self._throttle_requests and len(self.in_flight) >= self._throttle_requests:
+                self._hold(cnxn)
+
+    def keep(self, cnxn: ServerCnxn, data: bytes, pos: int) -> None:
+        """Keep an unfinished frame; close the connection if its length is impossible."""
+        left = len(data) - pos
+        if left >= 4:
+            (length,) = struct.unpack_from(">i", data, pos)
+            least = 8 if cnxn.state == ESTABLISHED else 0
+            if not least <= length <= self.max_frame:
+                if not 0 <= length <= self.max_frame:
+                    log.warning(
+                        "Len error. A message from %s with advertised length of %s is either a "
+                        "malformed message or too large to process "
+                        "(length is greater than jute.maxbuffer=%s)",
+                        cnxn,
+                        length,
+                        self.max_frame,
+                    )
+                self.finish(cnxn)
+                return
+            if length > self._large_threshold and not self._admits(length):
+                self.finish(cnxn)
+                return
+            cnxn.need = 4 + length
+        else:
+            cnxn.need = 4
+        cnxn.rest += data[pos:]
+
+    def finish(self, cnxn: ServerCnxn) -> None:
+        """Read nothing more; close once what came before is answered."""
+        cnxn.rest.clear()
+        if cnxn.pending:
+            cnxn.finishing = True
+        else:
+            self.close(cnxn)
+
+    def _hold(self, cnxn: ServerCnxn) -> None:
+        if not cnxn.held:
+            cnxn.held = True
+            cnxn.held_since_ms = self.now_ms
+        self.mark_dirty(cnxn)
+
+    def _count(self, cnxn: ServerCnxn, frames: int, served: int, xid: int, op: int) -> None:
+        stats = self.stats
+        stats.packets_received += frames
+        cnxn_stats = cnxn.stats
+        cnxn_stats.received += frames
+        if served:
+            stats.packets_sent += served
+            stats.reads_served(served)
+            cnxn_stats.replied(served, xid, op, self.tree.last_processed_zxid, self.now_ms)
+        if cnxn.out:
+            stats.response_size(len(cnxn.out))
+            if not cnxn.dirty:
+                cnxn.dirty = True
+                self.dirty.append(cnxn)
+
+    def _may_speak(self, cnxn: ServerCnxn) -> bool:
+        return any(scheme in self._enforced for scheme, _ in cnxn.ids)
+
+    def _admits(self, length: int) -> bool:
+        if self._large_bytes + length > self.config.large_request_max_bytes:
+            self.stats.large_requests_rejected += 1
+            return False
+        return True
+
+    # ------------------------------------------------------------------ writes
+
+    def _write(self, cnxn: ServerCnxn, xid: int, op: int, buf: bytes, pos: int, end: int) -> None:
+        request = Request(cnxn, cnxn.session_id, xid, op, cnxn.ids, self.now_ms)
+        if end - pos > self._large_threshold:
+            if not self._admits(end - pos):
+                self.finish(cnxn)
+                return
+            request.large_bytes = end - pos
+            self._large_bytes += request.large_bytes
+        try:
+            txn = self.prep.prepare(request, buf, pos, end, self.wall_ms)
+        except DecodeError:
+            self._large_bytes -= request.large_bytes
+            zxid = self.tree.last_processed_zxid
+            self._answer(cnxn, REPLY.pack(16, xid, zxid, MarshallingError.code))
+            return
+        cnxn.pending.append(request)
+        self.in_flight.append(request)
+        self.zab.propose(request.zxid, txn)
+        if op == OpCode.CLOSE_SESSION:
+            self.tracker.set_closing(cnxn.session_id)
+            cnxn.rest.clear()
+            cnxn.finishing = True
+
+    def submit(self, session_id: int, op: int, body: bytes, cnxn: ServerCnxn | None) -> None:
+        """Put a request of the server itself on its way: sessions, expiry, containers."""
+        request = Request(cnxn, session_id, 0, op, (), self.now_ms)
+        txn = self.prep.prepare(request, body, 0, len(body), self.wall_ms)
+        self.in_flight.append(request)
+        self.zab.propose(request.zxid, txn)
+
+    def durable(self, zxid: int) -> None:
+        """Everything proposed up to `zxid` is on this server's disk."""
+        self.zab.durable(zxid)
+        self.commit_until(self.zab.committed_zxid)
+
+    def commit_until(self, zxid: int) -> None:
+        """Apply, in order, every write up to `zxid`: a quorum has them on disk."""
+        in_flight = self.in_flight
+        while in_flight and in_flight[0].zxid <= zxid:
+            self._commit(in_flight.popleft())
+
+    def _commit(self, request: Request) -> None:
+        tree = self.tree
+        header = request.header
+        txn = request.txn
+        assert header is not None and txn is not None
+        assert header.zxid > tree.last_processed_zxid, "applied once, in order"
+        result = apply_txn(tree, header, txn)
+        tree.digest = request.digest
+        self.prep.applied(request)
+        if request.large_bytes:
+            self._large_bytes -= request.large_bytes
+        op = request.op
+        cnxn = request.cnxn
+        if op == OpCode.CLOSE_SESSION:
+            self._session_closed(request)
+            return
+        if cnxn is None or cnxn.closed:
+            return
+        if op == OpCode.CREATE_SESSION:
+            self.handshake.session_created(cnxn)
+            return
+        err = result.err
+        zxid = request.zxid
+        if err:
+            cnxn.out += REPLY.pack(16, request.xid, zxid, err)
+        else:
+            body = reply_body(tree, result)
+            cnxn.out += REPLY.pack(16 + len(body), request.xid, zxid, 0)
+            cnxn.out += body
+        self._replied(cnxn, request, op if not err else None)
+
+    def _replied(self, cnxn: ServerCnxn, request: Request, op: int | None) -> None:
+        """The reply to a write is queued: count it, and serve the reads behind it."""
+        latency = self.now_ms - request.received_ms
+        self.stats.write_served(latency)
+        cnxn.stats.replied_write(latency, request.xid, op, request.zxid, self.now_ms)
+        pending = cnxn.pending
+        head = pending.popleft()
+        assert head is request, "replies in the order of requests"
+        while pending and type(pending[0]) is tuple:
+            xid, op, body, ids = pending.popleft()  # type: ignore[misc]
+            if op == READY:
+                cnxn.out += body
+            else:
+                self._handlers[op](cnxn, xid, body, 0, len(body), ids)
+            self.stats.packets_sent += 1
+            cnxn.stats.sent += 1
+        if cnxn.finishing and not pending:
+            self.close(cnxn)
+        elif not cnxn.dirty:
+            cnxn.dirty = True
+            self.dirty.append(cnxn)
+
+    def _session_closed(self, request: Request) -> None:
+        session_id = request.session_id
+        self.tracker.remove(session_id)
+        cnxn = self.cnxn_of_session.get(session_id)
+        if cnxn is None:
+            return
+        if cnxn is request.cnxn:
+            cnxn.out += REPLY.pack(16, request.xid, request.zxid, 0)
+            self.stats.packets_sent += 1
+        self.close(cnxn)
+
+    # ------------------------------------------------------------------ the rest
+
+    def _answer(self, cnxn: ServerCnxn, frame: bytes) -> None:
+        """Send a ready frame, behind the replies to earlier requests."""
+        if cnxn.pending:
+            cnxn.pending.append((0, READY, frame, ()))
+        else:
+            cnxn.out += frame
+            self.stats.packets_sent += 1
+            self.mark_dirty(cnxn)
+
+    def _special(self, cnxn: ServerCnxn, xid: int, op: int, body: bytes, throttled: bool) -> None:
+        """auth, sasl, and every opcode that is refused."""
+        if op == OpCode.AUTH:
+            self._authenticate(cnxn, xid, body)
+        elif op == OpCode.SASL:
+            self._sasl(cnxn, xid, body)
+        elif throttled and (op in self._handlers or op in WRITES):
+            self._throttled(cnxn, xid, op, body)
+        elif self._enforced and not self._may_speak(cnxn):
+            self._answer(cnxn, REPLY.pack(16, xid, 0, SessionClosedRequireSaslAuth.code))
+            self.finish(cnxn)
+        else:
+            log.warning("closing %s: unknown opcode %s", cnxn, op)
+            self._answer(cnxn, REPLY.pack(16, xid, -1, Unimplemented.code))
+            self.finish(cnxn)
+
+    def _throttled(self, cnxn: ServerCnxn, xid: int, op: int, body: bytes) -> None:
+        """A request that waited too long to be let in is not executed, except for a few."""
+        if op == OpCode.PING:
+            self._answer(cnxn, REPLY.pack(16, -2, self.tree.last_processed_zxid, 0))
+        elif op == OpCode.CLOSE_SESSION:
+            self._write(cnxn, xid, op, body, 0, len(body))
+        else:
+            self.stats.throttled_ops += 1
+            zxid = self.tree.last_processed_zxid
+            self._answer(cnxn, REPLY.pack(16, xid, zxid, ThrottledOp.code))
+
+    def _authenticate(self, cnxn: ServerCnxn, xid: int, body: bytes) -> None:
+        """New ids count at once; the reply waits for its turn, as kazoo needs it."""
+        try:
+            packet, _ = AuthPacket.decode(body)
+        except DecodeError:
+            self.finish(cnxn)
+            return
+        try:
+            added = self.auth.authenticate(packet.scheme, packet.auth, cnxn.address)
+        except AuthFailed:
+            self.stats.auth_failed_count += 1
+            log.warning("Authentication failed for scheme: %r of %s", packet.scheme, cnxn)
+            self._answer(cnxn, REPLY.pack(16, xid, 0, AuthFailed.code))
+            self.finish(cnxn)
+            return
+        except ProtocolError:
+            self.close(cnxn)
+            return
+        cnxn.ids = add_ids(cnxn.ids, added)
+        self._answer(cnxn, REPLY.pack(16, xid, 0, 0))
+
+    def _sasl(self, cnxn: ServerCnxn, xid: int, body: bytes) -> None:
+        """Without a SASL configuration any token is answered with none."""
+        try:
+            token, _ = decode_buffer(body, 0, len(body))
+        except DecodeError:
+            token = None
+        if token is None:
+            self.finish(cnxn)
+            return
+        self._answer(cnxn, REPLY.pack(20, xid, 0, 0) + b"\xff\xff\xff\xff")
+
+    # ------------------------------------------------------------------ time
+
+    def next_timer_ms(self) -> int:
+        """When `tick` has something to do next (monotonic ms)."""
+        return min(
+            self.tracker.next_expiry_ms,
+            self.sessionless.next_expiry_ms,
+            self.containers.next_due_ms(),
+        )
+
+    def tick(self) -> None:
+        """Expire sessions and connections without one; propose removals of containers."""
+        now_ms = self.now_ms
+        for session_id in self.tracker.expired(now_ms):
+            log.info("Expiring session 0x%x", session_id & (1 << 64) - 1)
+            self.stats.stale_sessions_expired += 1
+            self.submit(session_id, OpCode.CLOSE_SESSION, b"", None)
+        for cnxn in self.sessionless.expired(now_ms):
+            self.stats.sessionless_connections_expired += 1
+            self.close(cnxn)
+        for path in self.containers.due(now_ms, self.wall_ms):
+            text = path.encode()
+            self.submit(0, OpCode.DELETE_CONTAINER, struct.pack(">i", len(text)) + text, None)
