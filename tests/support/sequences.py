@@ -26,7 +26,8 @@ NEVER_SENT = {
     "createTTL with flags 0-4 and ttl < 0": "the reference process stops while applying it",
     "a zookeeper_stats node that does not parse": "the reference process stops",
     "/zookeeper/quota/zookeeper_limits": "a quota on the root: the reference process stops",
-    "auth in a pipeline": "the reference's reply may overtake earlier ones; zkpy keeps the order",
+    "auth or sasl in a pipeline": "the reference's reply may overtake earlier ones; zkpy keeps "
+    "the order",
     "an unknown opcode in a pipeline": "the reference may lose the replies before it",
     "supplementary characters that are echoed": "the reference emits CESU-8",
 }
@@ -106,6 +107,8 @@ class Generator:
 
     def __init__(self, seed: int) -> None:
         self.random = random.Random(seed)
+        # A guess at which of PATHS exist, so that successes are as frequent as failures.
+        self.guess: set[str] = set()
         weights: list[tuple[int, Any]] = [
             (22, self.create),
             (10, self.delete),
@@ -154,15 +157,37 @@ class Generator:
 
     # Parts of requests
 
-    def path(self) -> Any:
+    def path(self, existing: float = 0.6) -> Any:
+        """A path that exists with about that probability."""
         draw = self.random.random()
-        if draw < 0.85:
-            return self.random.choice(PATHS)
-        if draw < 0.93:
+        if draw < 0.88:
+            wanted = self.random.random() < existing
+            paths = [path for path in PATHS if (path in self.guess) == wanted]
+            return self.random.choice(paths or PATHS)
+        if draw < 0.95:
             return self.random.choice(SYSTEM_PATHS)
         return self.random.choice(ODD_PATHS)
 
-    def acl(self, odd: float = 0.15) -> list[Acl] | None:
+    def new_path(self) -> Any:
+        """For creates: mostly one that does not exist, under a parent that does."""
+        if self.random.random() < 0.3:
+            return self.path()
+        parents = {*self.guess, ""}
+        paths = [
+            path for path in PATHS if path not in self.guess and path.rpartition("/")[0] in parents
+        ]
+        return self.random.choice(paths or PATHS)
+
+    def note_create(self, path: Any, flags: int, acl: list[Acl] | None) -> None:
+        if path in PATHS and flags in (0, 1, 4, 5) and acl:
+            if path.rpartition("/")[0] in {*self.guess, ""}:
+                self.guess.add(path)
+
+    def note_delete(self, path: Any, version: int) -> None:
+        if version == -1 and not any(other.startswith(f"{path}/") for other in self.guess):
+            self.guess.discard(path)
+
+    def acl(self, odd: float = 0.2) -> list[Acl] | None:
         return self.random.choice(ACLS) if self.random.random() < odd else OPEN_ACL
 
     def version(self) -> int:
@@ -180,10 +205,11 @@ class Generator:
         op = self.random.choices(
             [wire.CREATE, wire.CREATE2, wire.CREATE_CONTAINER, wire.CREATE_TTL], [8, 5, 2, 2]
         )[0]
-        path, data, acl = self.path(), self.data(), self.acl()
+        path, data, acl = self.new_path(), self.data(), self.acl()
         flags = self.random.choices([0, 1, 2, 3, 4, 5, 6, 7, -1], [50, 12, 12, 10, 3, 1, 1, 1, 1])[
             0
         ]
+        self.note_create(path, flags, acl)
         if op == wire.CREATE_TTL:
             ttl_ms = self.random.choice(TTLS)
             if self.random.random() < 0.8 or ttl_ms < 0:
@@ -194,6 +220,7 @@ class Generator:
 
     def delete(self) -> Request:
         path, version = self.path(), self.version()
+        self.note_delete(path, version)
         return request(wire.DELETE, wire.path_version(path, version), path, version)
 
     def set_data(self) -> Request:
@@ -234,27 +261,49 @@ class Generator:
                 request(wire.GET_EPHEMERALS, wire.string(path), path),
                 request(wire.GET_ALL_CHILDREN_NUMBER, wire.string(path), path),
                 request(wire.RECONFIG, wire.reconfig("server.9=x", None, None), "server.9=x"),
-                request(wire.SASL, wire.buffer(b"token"), b"token"),
             ]
         )
 
     def multi(self) -> Request:
+        guess = set(self.guess)
+        good = self.random.random() < 0.5
         parts: list[Request] = []
         for _ in range(self.random.choice([0, 1, 2, 2, 3, 3, 4, 6])):
-            kind = self.random.random()
-            if kind < 0.5:
-                parts.append(self.create())
-            elif kind < 0.65:
-                parts.append(self.delete())
-            elif kind < 0.8:
-                parts.append(self.set_data())
-            elif kind < 0.99:
-                path, version = self.path(), self.version()
-                body = wire.path_version(path, version)
-                parts.append(request(wire.CHECK, body, path, version))
-            else:
-                parts.append(self.random.choice([self.set_acl, self.read, self.add_watch])())
+            parts.append(self.good_part() if good else self.any_part())
+        if not good:
+            self.guess = guess  # most likely one part fails, and so all do
         return multi_request(wire.MULTI, parts)
+
+    def good_part(self) -> Request:
+        """A part that most likely succeeds."""
+        kind = self.random.randrange(4)
+        path: Any
+        if kind == 0 or not self.guess:
+            path = self.random.choice(["", *sorted(self.guess)]) + "/s-"
+            op = self.random.choice([wire.CREATE, wire.CREATE2, wire.CREATE_CONTAINER])
+            return request(op, wire.create(path, b"s", wire.SEQUENTIAL), path, b"s", 2)
+        path = self.random.choice(sorted(self.guess))
+        if kind == 1:
+            return request(wire.SET_DATA, wire.set_data(path, b"multi"), path, b"multi")
+        if kind == 2:
+            return request(wire.CHECK, wire.path_version(path), path)
+        self.note_delete(path, -1)
+        if path in self.guess:
+            return request(wire.CHECK, wire.path_version(path), path)
+        return request(wire.DELETE, wire.path_version(path), path)
+
+    def any_part(self) -> Request:
+        kind = self.random.random()
+        if kind < 0.5:
+            return self.create()
+        if kind < 0.65:
+            return self.delete()
+        if kind < 0.8:
+            return self.set_data()
+        if kind < 0.97:
+            path, version = self.path(0.8), self.version()
+            return request(wire.CHECK, wire.path_version(path, version), path, version)
+        return self.random.choice([self.set_acl, self.read, self.add_watch])()
 
     def multi_read(self) -> Request:
         parts: list[Request] = []
@@ -267,6 +316,8 @@ class Generator:
         return multi_request(wire.MULTI_READ, parts)
 
     def auth(self) -> Request:
+        if self.random.random() < 0.1:
+            return request(wire.SASL, wire.buffer(b"token"), b"token")
         scheme, credential = self.random.choice(
             [
                 ("digest", b"bob:pw"),

@@ -276,6 +276,8 @@ def decode_body(op: int, reader: Reader) -> Any:
         return reader.acls(), reader.stat()
     if op in (GET_CHILDREN, GET_EPHEMERALS):
         return reader.strings()
+    if op == SASL:
+        return reader.buffer()
     if op == GET_CHILDREN2:
         return reader.strings(), reader.stat()
     if op in (GET_ALL_CHILDREN_NUMBER, ADD_WATCH):
