@@ -137,14 +137,18 @@ class SnapshotInput:
 
     def at_end(self) -> bool:
         """Whether nothing is left."""
-        while self.pos >= len(self.buf):
+        return self.remaining(1) == 0
+
+    def remaining(self, most: int) -> int:
+        """How many bytes are left, counted up to `most`."""
+        while len(self.buf) - self.pos < most:
             self._settle()
             chunk = next(self._chunks, b"")
             if not chunk:
-                return True
-            self.buf = chunk
+                break
+            self.buf = self.buf[self.pos :] + chunk
             self.pos = self._summed = 0
-        return False
+        return min(len(self.buf) - self.pos, most)
 
     def take_int(self) -> int:
         """The next signed 32-bit integer."""
