@@ -750,7 +750,7 @@ static void run_load(void) {
     while (load.answered < load.issued && ready_connections && now_ns() - end.at < GIVE_UP_AFTER)
         poll_sockets(SECOND / 100);
     double seconds = (end.at - start.at) / 1e9;
-    printf("{\"mode\":\"load\",\"mix\":\"%s\",\"connections\":%ld,\"window\":%ld,\"bytes\":%ld,\"seconds\":%.3f,"
+    printf("{\"mode\":\"load\",\"mix\":\"%s\",\"connections\":%ld,\"window\":%ld,\"bytes\":%ld,\"seconds\":%.6f,"
            "\"operations\":%lld,\"operations_per_s\":%.1f,\"errors\":%lld,\"disconnects\":%lld,\"created\":%lld,",
            option.mix, option.connections, option.window, option.bytes, seconds, (long long)load.measured,
            load.measured / seconds, (long long)errors, (long long)disconnects, (long long)load.created);
@@ -859,7 +859,7 @@ static void run_watch(void) {
     struct usage end = take_usage();
     double seconds = (end.at - start.at) / 1e9;
     int64_t delivered = rounds * option.connections;
-    printf("{\"mode\":\"watch\",\"connections\":%ld,\"bytes\":%ld,\"seconds\":%.3f,\"rounds\":%lld,\"operations\":%lld,"
+    printf("{\"mode\":\"watch\",\"connections\":%ld,\"bytes\":%ld,\"seconds\":%.6f,\"rounds\":%lld,\"operations\":%lld,"
            "\"operations_per_s\":%.1f,\"errors\":%lld,\"disconnects\":%lld,\"stalls\":%lld,",
            option.connections, option.bytes, seconds, (long long)rounds, (long long)delivered, delivered / seconds,
            (long long)errors, (long long)disconnects, (long long)watch.stalls);
@@ -880,7 +880,7 @@ static void run_sessions(void) {
     open_all(option.count);
     struct usage end = take_usage();
     double seconds = (end.at - start.at) / 1e9, closing = close_all(option.count) / 1e9;
-    printf("{\"mode\":\"sessions\",\"parallel\":%ld,\"seconds\":%.3f,\"operations\":%ld,\"operations_per_s\":%.1f,"
+    printf("{\"mode\":\"sessions\",\"parallel\":%ld,\"seconds\":%.6f,\"operations\":%ld,\"operations_per_s\":%.1f,"
            "\"errors\":%lld,\"disconnects\":%lld,\"closed_per_s\":%.1f,",
            option.parallel, seconds, option.count, option.count / seconds, (long long)errors, (long long)disconnects,
            option.count / closing);

@@ -12,6 +12,11 @@ import time
 
 Address = tuple[str, int]
 
+ANSWER_LIMIT_S = 60.0
+# A server that is loading may accept a connection and then forget it: Apache's can, when a request
+# for a session comes before its database is there. So an attempt is given up early and made again.
+ATTEMPT_LIMIT_S = 0.25
+
 GET_DATA, DELETE, GET_CHILDREN, CLOSE = 4, 2, 8, -11
 NO_NODE = -101
 
@@ -23,10 +28,18 @@ class ServerError(Exception):
 class Session:
     """One session over one connection."""
 
-    def __init__(self, address: Address, timeout_s: float = 30.0) -> None:
+    def __init__(self, address: Address, timeout_s: float = ANSWER_LIMIT_S) -> None:
         self.socket = socket.create_connection(address, timeout_s)
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.xid = 0
+        try:
+            self._open()
+        except BaseException:
+            self.socket.close()
+            raise
+        self.socket.settimeout(ANSWER_LIMIT_S)
+
+    def _open(self) -> None:
         # protocolVersion, lastZxidSeen, timeOut in ms, sessionId, passwd, readOnly
         self._send(struct.pack(">iqiqi16sb", 0, 0, 30000, 0, 16, bytes(16), 0))
         _, granted_ms = struct.unpack_from(">ii", self._receive())
@@ -108,7 +121,7 @@ def first_session(address: Address, deadline: float) -> Session | None:
     """
     while time.monotonic() < deadline:
         try:
-            return Session(address)
+            return Session(address, ATTEMPT_LIMIT_S)
         except (OSError, ServerError):
             time.sleep(0.001)
     return None

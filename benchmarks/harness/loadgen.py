@@ -23,9 +23,14 @@ class LoadFailed(Exception):
     """A load could not be run, or not without errors: there is no figure."""
 
 
+def find_compiler() -> str | None:
+    """The C compiler: $CC, or the system's."""
+    return os.environ.get("CC") or shutil.which("cc") or shutil.which("gcc")
+
+
 def compile_loadgen(folder: Path) -> Path:
     """Build the generator into `folder` with the system's C compiler. Raises LoadFailed."""
-    compiler = os.environ.get("CC") or shutil.which("cc") or shutil.which("gcc")
+    compiler = find_compiler()
     if not compiler:
         raise LoadFailed("no C compiler (cc): the load generator is C, and compiled for each run")
     program = folder / "loadgen"

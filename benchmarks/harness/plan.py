@@ -26,6 +26,7 @@ SNAPSHOT_LIMIT_S = 300.0
 ZNODES = 1_000_000
 FILLED = ("--root", "/bench/filled", "--parents", "100", "--nodes", str(ZNODES), "--no-prepare")
 FIRST_READ = "/bench/filled/d099/n0999999"
+REPLAYED = 30_000  # txns after the last snapshot, for a restart to replay; too few for the next one
 SETS_PER_S = 5000  # towards the next snapshot; a rate that leaves the gets undisturbed
 WARM_UP_LOADS = (  # each part of the servers that a row needs, so that a JVM has compiled it
     "load --mix get --connections 32",
@@ -215,6 +216,10 @@ class Plan:
         for row in self.chosen(r.RESTART):
             with self.failing_as([row], server.name):
                 for _ in range(self.settings.repeats):
+                    sets = ["load", "--mix", "set", "--connections", "8", "--window", "64", *FILLED]
+                    sets += ["--count", str(REPLAYED), "--seconds", "300"]
+                    LoadGenerator(self.program, server.address, sets).finish()
+                    wait_for_quiet(server)
                     server.stop()
                     elapsed_s = server.start(read=FIRST_READ)
                     wait_for_quiet(server)
