@@ -277,14 +277,14 @@ class ZooKeeperServer:
                 if restricted and not throttled and self._may_speak(cnxn):
                     reads, writes, restricted = self._handlers, WRITES, False
             if len(pending) >= max_pending or len(cnxn.out) >= MAX_OUT_BYTES:
-                self._hold(cnxn)
+                self.hold(cnxn)
                 break
         self._count(cnxn, frames, served, xid, op)
         if not cnxn.closed and not cnxn.finishing:
             if pos < size:
                 self.keep(cnxn, data, pos)
             if self._throttle_requests and len(self.in_flight) >= self._throttle_requests:
-                self._hold(cnxn)
+                self.hold(cnxn)
 
     def keep(self, cnxn: ServerCnxn, data: bytes, pos: int) -> None:
         """Keep an unfinished frame; close the connection if its length is impossible."""
@@ -320,7 +320,8 @@ class ZooKeeperServer:
         else:
             self.close(cnxn)
 
-    def _hold(self, cnxn: ServerCnxn) -> None:
+    def hold(self, cnxn: ServerCnxn) -> None:
+        """Take no further frame of `cnxn` until `resume`."""
         if not cnxn.held:
             cnxn.held = True
             cnxn.held_since_ms = self.now_ms
