@@ -7,6 +7,7 @@ Source: WatchManager, WatchesPathReport, ZooKeeper 3.9.
 from __future__ import annotations
 
 import struct
+from collections.abc import Callable
 from typing import Final, Protocol
 
 from zkpy.protocol.acl import Acls
@@ -37,10 +38,14 @@ def event_frame(event_type: int, path: str, zxid: int) -> bytes:
     return _EVENT.pack(28 + size, -1, zxid, 0, event_type, state, size) + name
 
 
+def _nobody_counts(event_type: int, watchers: int, size: int) -> None:
+    pass
+
+
 class WatchManager:
     """One registry: (path, watcher) -> modes."""
 
-    __slots__ = ("_recursive", "by_path", "by_watcher", "size")
+    __slots__ = ("_recursive", "by_path", "by_watcher", "on_fired", "size")
 
     def __init__(self) -> None:
         self.by_path: dict[str, dict[Watcher, int]] = {}
@@ -48,6 +53,8 @@ class WatchManager:
         self.by_watcher: dict[Watcher, dict[str, None]] = {}
         self._recursive = 0
         self.size = 0
+        # Told of each event: its type, how many hear of it, bytes of its frame. For statistics.
+        self.on_fired: Callable[[int, int, int], None] = _nobody_counts
 
     def add(self, path: str, watcher: Watcher, mode: int) -> None:
         """Register; doing so again changes nothing."""
@@ -119,6 +126,7 @@ class WatchManager:
         for watcher in meant:
             if suppress is None or watcher not in suppress:
                 watcher.notify(frame, acls)
+        self.on_fired(event_type, len(meant), len(frame))
         return meant
 
     def _use_up(self, path: str, watchers: dict[Watcher, int]) -> None:

@@ -46,8 +46,9 @@ class CnxnStats:
 
     def __init__(self, established_ms: int) -> None:
         self.established_ms = established_ms
-        self.last_op: int | None = None
+        self.last_op: int | None
         self.reset()
+        self.last_op = 0  # none yet
         self.last_cxid = 0
         self.last_zxid = 0
 
@@ -55,6 +56,7 @@ class CnxnStats:
         """Start over, as `crst` asks."""
         self.received = 0
         self.sent = 0
+        self.last_op = None
         self.last_cxid = -1
         self.last_zxid = -1
         self.last_response_ms = 0

@@ -54,6 +54,7 @@ class Handshake:
         cnxn.read_only_flag = length > offset
         cnxn.stats.received += 1
         server.stats.packets_received += 1
+        server.stats.bytes_received += 4 + length
         server.stats.connection_request_count += 1
         # What the client pipelined behind it waits until the session is there.
         cnxn.held = True
@@ -62,12 +63,14 @@ class Handshake:
         self._connect(cnxn, request)
 
     def _command(self, cnxn: ServerCnxn, name: str, data: bytes) -> None:
-        if name == "stmk" and len(data) < 4 + STMK_ARGUMENT_BYTES:
-            cnxn.rest += data
-            cnxn.need = 4 + STMK_ARGUMENT_BYTES
-            return
         server = self.server
+        if name == "stmk" and len(data) < 4 + STMK_ARGUMENT_BYTES:
+            if commands.is_enabled(server.config, name):
+                cnxn.rest += data
+                cnxn.need = 4 + STMK_ARGUMENT_BYTES
+                return
         server.stats.packets_received += 1
+        server.stats.bytes_received += 4
         cnxn.stats.received += 1
         text = commands.execute(server, cnxn, name, data[4:])
         if text is not None:
@@ -126,12 +129,16 @@ class Handshake:
         cnxn.session_id = session_id
         server.cnxn_of_session[session_id] = cnxn
         server.stats.connection_revalidate_count += 1
-        self.session_created(cnxn)
+        self.session_valid(cnxn)
 
     def session_created(self, cnxn: ServerCnxn) -> None:
-        """The session of `cnxn` is committed, or found valid: tell the client and go on."""
-        cnxn.state = ESTABLISHED
+        """The session of `cnxn` is committed."""
         cnxn.stats.last_op = OpCode.CREATE_SESSION
+        self.session_valid(cnxn)
+
+    def session_valid(self, cnxn: ServerCnxn) -> None:
+        """Tell the client that its session is there, and go on."""
+        cnxn.state = ESTABLISHED
         cnxn.stats.last_zxid = self.server.tree.last_processed_zxid
         self._respond(cnxn, cnxn.timeout_ms, cnxn.session_id, password_of(cnxn.session_id))
         self.server.resume(cnxn)

@@ -130,6 +130,8 @@ class PrepRequestProcessor:
         self.close_session_paths = close_session_paths
         self.reconfig_enabled = reconfig_enabled
         self.outstanding: dict[str, ChangeRecord] = {}
+        # Refusals by hard quota, by the first component of the path.
+        self.quota_exceeded: dict[str, int] = {}
         # While a multi is prepared: (path, what was outstanding there) for each of its changes.
         self._undo: list[tuple[str, ChangeRecord | None]] | None = None
         self.last_zxid = tree.last_processed_zxid
@@ -332,9 +334,10 @@ class PrepRequestProcessor:
             return
         limits = StatsTrack(limits_node.data)
         usage = StatsTrack(stats_node.data)
-        if count and 0 <= limits.count_hard_limit < usage.count + count:
-            raise QuotaExceeded(path)
-        if size and 0 <= limits.byte_hard_limit < usage.bytes + size:
+        too_many = count and 0 <= limits.count_hard_limit < usage.count + count
+        if too_many or (size and 0 <= limits.byte_hard_limit < usage.bytes + size):
+            namespace = path.split("/", 2)[1]
+            self.quota_exceeded[namespace] = self.quota_exceeded.get(namespace, 0) + 1
             raise QuotaExceeded(path)
 
     # ------------------------------------------------------------------ delete

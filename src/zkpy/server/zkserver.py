@@ -33,10 +33,12 @@ from zkpy.server.cnxn import ESTABLISHED, ServerCnxn
 from zkpy.server.connect import Handshake
 from zkpy.server.containers import ContainerManager
 from zkpy.server.decode import decode_buffer
+from zkpy.server.environment import Environment
 from zkpy.server.final import reply_body
 from zkpy.server.prep import PrepRequestProcessor
 from zkpy.server.reads import REPLY, ReadHandler, ReadProcessor
 from zkpy.server.request import Request
+from zkpy.server.role import Role
 from zkpy.server.stats import ServerStats
 from zkpy.session.auth import ProviderRegistry, add_ids
 from zkpy.session.expiry import ExpiryQueue
@@ -99,6 +101,9 @@ class ZooKeeperServer:
         self.now_ms = now_ms
         self.wall_ms = wall_ms
         self.stats = ServerStats(now_ms)
+        # Replaced by those who know more: the shell, and a member of an ensemble.
+        self.environment = Environment()
+        self.role = Role()
         self.tracker = SessionTracker(config.tick_time_ms, config.my_id or 1, wall_ms, now_ms)
         self.prep = PrepRequestProcessor(
             tree,
@@ -111,6 +116,7 @@ class ZooKeeperServer:
         )
         # Proposals carry the digest; the tree need not compute it again.
         tree.count_digest = False
+        tree.data_watches.on_fired = tree.child_watches.on_fired = self.stats.watches_fired
         self.reads = ReadProcessor(tree, auth)
         self.containers = ContainerManager(
             tree,
@@ -165,6 +171,10 @@ class ZooKeeperServer:
         """Whether the connection throttle lets a ConnectRequest pass."""
         return True
 
+    def connection_drop_probability(self) -> float:
+        """How likely the connection throttle is to turn away a client now, 0 to 1."""
+        return 0.0
+
     def close(self, cnxn: ServerCnxn) -> None:
         """Forget a connection: what it has in `out` is still sent, then its socket is closed.
 
@@ -176,6 +186,8 @@ class ZooKeeperServer:
         cnxn.pending.clear()
         cnxn.rest.clear()
         self.sessionless.remove(cnxn)
+        if cnxn.state == ESTABLISHED:
+            self.stats.connection_drop_count += 1
         del self.cnxns[cnxn]
         left = self.cnxns_per_address[cnxn.address] - 1
         if left:
@@ -279,7 +291,7 @@ class ZooKeeperServer:
             if len(pending) >= max_pending or len(cnxn.out) >= MAX_OUT_BYTES:
                 self.hold(cnxn)
                 break
-        self._count(cnxn, frames, served, xid, op)
+        self._count(cnxn, frames, pos, served, xid, op)
         if not cnxn.closed and not cnxn.finishing:
             if pos < size:
                 self.keep(cnxn, data, pos)
@@ -327,20 +339,22 @@ class ZooKeeperServer:
             cnxn.held_since_ms = self.now_ms
         self.mark_dirty(cnxn)
 
-    def _count(self, cnxn: ServerCnxn, frames: int, served: int, xid: int, op: int) -> None:
+    def _count(
+        self, cnxn: ServerCnxn, frames: int, size: int, served: int, xid: int, op: int
+    ) -> None:
+        """Once per chunk: `frames` of `size` bytes, of which `served` are answered."""
         stats = self.stats
+        stats.bytes_received += size
         stats.packets_received += frames
         cnxn_stats = cnxn.stats
         cnxn_stats.received += frames
         if served:
             stats.packets_sent += served
-            stats.reads_served(served)
+            stats.reads += served
             cnxn_stats.replied(served, xid, op, self.tree.last_processed_zxid, self.now_ms)
-        if cnxn.out:
-            stats.response_size(len(cnxn.out))
-            if not cnxn.dirty:
-                cnxn.dirty = True
-                self.dirty.append(cnxn)
+        if cnxn.out and not cnxn.dirty:
+            cnxn.dirty = True
+            self.dirty.append(cnxn)
 
     def _may_speak(self, cnxn: ServerCnxn) -> bool:
         return any(scheme in self._enforced for scheme, _ in cnxn.ids)
@@ -391,8 +405,14 @@ class ZooKeeperServer:
     def commit_until(self, zxid: int) -> None:
         """Apply, in order, every write up to `zxid`: a quorum has them on disk."""
         in_flight = self.in_flight
+        if not in_flight or in_flight[0].zxid > zxid:
+            return
+        oldest = in_flight[0]
         while in_flight and in_flight[0].zxid <= zxid:
             self._commit(in_flight.popleft())
+        # The oldest speaks for all of them: one entry per batch, not one per request.
+        count = self.tree.last_processed_zxid - oldest.zxid + 1
+        self.stats.record("updatelatency", self.now_ms - oldest.received_ms, count)
 
     def _commit(self, request: Request) -> None:
         tree = self.tree
@@ -402,6 +422,8 @@ class ZooKeeperServer:
         assert header.zxid > tree.last_processed_zxid, "applied once, in order"
         result = apply_txn(tree, header, txn)
         tree.digest = request.digest
+        if not request.zxid & 127:
+            self.stats.digests.append((request.zxid, request.digest))
         self.prep.applied(request)
         if request.large_bytes:
             self._large_bytes -= request.large_bytes
@@ -433,19 +455,33 @@ class ZooKeeperServer:
         pending = cnxn.pending
         head = pending.popleft()
         assert head is request, "replies in the order of requests"
-        while pending and type(pending[0]) is tuple:
-            xid, op, body, ids = pending.popleft()  # type: ignore[misc]
-            if op == READY:
-                cnxn.out += body
-            else:
-                self._handlers[op](cnxn, xid, body, 0, len(body), ids)
-            self.stats.packets_sent += 1
-            cnxn.stats.sent += 1
+        if pending and type(pending[0]) is tuple:
+            self._serve_deferred(cnxn)
         if cnxn.finishing and not pending:
             self.close(cnxn)
         elif not cnxn.dirty:
             cnxn.dirty = True
             self.dirty.append(cnxn)
+
+    def _serve_deferred(self, cnxn: ServerCnxn) -> None:
+        """Answer what waited behind a write of its session, up to the next one."""
+        pending = cnxn.pending
+        reads = ready = last_xid = last_op = 0
+        while pending and type(pending[0]) is tuple:
+            xid, op, body, ids = pending.popleft()  # type: ignore[misc]
+            if op == READY:
+                cnxn.out += body
+                ready += 1
+            else:
+                last_xid, last_op = xid, op
+                self._handlers[op](cnxn, xid, body, 0, len(body), ids)
+                reads += 1
+        self.stats.packets_sent += ready + reads
+        self.stats.reads += reads
+        cnxn.stats.sent += ready
+        if reads:
+            zxid = self.tree.last_processed_zxid
+            cnxn.stats.replied(reads, last_xid, last_op, zxid, self.now_ms)
 
     def _session_closed(self, request: Request) -> None:
         session_id = request.session_id

@@ -20,6 +20,7 @@ from zkpy.persistence.store import FileTxnSnapLog, Settings
 from zkpy.protocol.config_error import UNEXPECTED
 from zkpy.quorum.standalone import Standalone
 from zkpy.server.aio.client_port import ClientPort
+from zkpy.server.aio.environment import OsEnvironment
 from zkpy.server.aio.runner import Runner
 from zkpy.server.aio.snapshots import Snapshots
 from zkpy.server.zkserver import ZooKeeperServer
@@ -58,6 +59,7 @@ class Server:
     def __init__(self, config: Config) -> None:
         self.config = config
         self.port = 0
+        self.environment = OsEnvironment(config)
         self._store: FileTxnSnapLog | None = None
         self._runner: Runner | None = None
         self._snapshots: Snapshots | None = None
@@ -105,6 +107,7 @@ class Server:
             now_ms=int(time.monotonic() * 1000),
             wall_ms=int(time.time() * 1000),
         )
+        server.environment = self.environment
         gc.freeze()
         return server
 
@@ -114,7 +117,7 @@ class Server:
         assert runner is not None
         backlog = self.config.client_port_listen_backlog
         sock = listening_socket(host, port, backlog if backlog > 0 else DEFAULT_BACKLOG)
-        self.port = sock.getsockname()[1]
+        self.port = self.environment.bound_client_port = sock.getsockname()[1]
         listener = await loop.create_server(
             lambda: ClientPort(runner), sock=sock, backlog=min(DEFAULT_BACKLOG, 128)
         )

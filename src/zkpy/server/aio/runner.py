@@ -101,6 +101,8 @@ class Runner:
                 continue
             transport = port.transport
             if cnxn.out:
+                if cnxn.state:  # four letter words are no responses
+                    server.stats.response_size(len(cnxn.out))
                 transport.write(cnxn.out)
                 cnxn.out = bytearray()
             if cnxn.closed:
@@ -137,7 +139,8 @@ class Runner:
                 sync_ms,
             )
         self.read_clock()
-        self.server.durable(zxid)
+        if zxid > self.server.zab.committed_zxid:  # a wake-up to stop brings nothing new
+            self.server.durable(zxid)
         self.flush()
 
     def fail(self, error: BaseException) -> None:
