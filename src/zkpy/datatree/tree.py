@@ -7,6 +7,7 @@ Source: DataTree, ZooKeeper 3.9; persistence rules of fuzzy snapshots.
 
 from __future__ import annotations
 
+import struct
 from typing import Final
 
 from zkpy.datatree.acls import OPEN_UNSAFE_ACL_ID, ReferenceCountedACLCache
@@ -45,6 +46,10 @@ RESERVED_PATHS: Final = frozenset({"/", "/zookeeper", QUOTA_ROOT, CONFIG_NODE})
 # Encoded replies kept for nodes that are read again and again. Beyond it all are dropped: simpler
 # than tracking which was used last, and a miss costs under a microsecond.
 MAX_CACHED_REPLIES: Final = 4096
+
+_ZERO4: Final = bytes(4)
+_ZERO8: Final = bytes(8)
+_LENGTH: Final = struct.Struct(">i4x")  # dataLength, and numChildren 0
 
 _pack_node = NODE_STAT.pack
 _unpack_node = NODE_STAT.unpack
@@ -96,9 +101,13 @@ class DataTree:
 
     def wire_stat(self, node: DataNode) -> bytes:
         """The 68 bytes of Stat that clients see."""
-        czxid, mzxid, pzxid, ctime, mtime, version, cversion, aversion, owner = _unpack_node(
-            node.stat
-        )
+        stat = node.stat
+        if node.children is None and stat[44:48] == _ZERO4 and stat[52:60] == _ZERO8:
+            # A persistent node that never had children: the same fields in another order.
+            data = node.data
+            length = _LENGTH.pack(len(data) if data else 0)
+            return stat[:16] + stat[24:60] + length + stat[16:24]
+        czxid, mzxid, pzxid, ctime, mtime, version, cversion, aversion, owner = _unpack_node(stat)
         children = node.children
         data = node.data
         count = len(children) if children else 0
@@ -148,8 +157,11 @@ class DataTree:
         parent_cversion: int,
         zxid: int,
         time: int,
+        prepared: bytes | None = None,
     ) -> DataNode:
         """Add a node. `parent_cversion` -1 means one more than the parent has.
+
+        `prepared` is the stat it will have, from who made the txn; otherwise it is computed.
 
         Raises NoNode without a parent; NodeExists after giving the node that is there `acls` and
         raising its parent's cversion, as replay over a fuzzy snapshot needs.
@@ -168,7 +180,7 @@ class DataTree:
             self.response_cache.pop(path, None)
             raise NodeExists(path)
         self._raise_cversion(parent_path, parent, parent_cversion, zxid)
-        stat = _pack_node(zxid, zxid, zxid, time, time, 0, 0, 0, owner)
+        stat = prepared or _pack_node(zxid, zxid, zxid, time, time, 0, 0, 0, owner)
         node = nodes[path] = DataNode(data, self.acl_cache.add(acls), stat)
         children = parent.children
         if children is None:
@@ -200,8 +212,14 @@ class DataTree:
         nodes = self.nodes
         parent_path = path[: path.rfind("/")]
         parent = nodes.get(parent_path)
-        if parent is None or path in RESERVED_PATHS:
+        if parent is None or not path or path in RESERVED_PATHS:
             raise NoNode(path)
+        node = nodes.get(path)
+        if node is not None and node.children:
+            # Only in replay over a fuzzy snapshot: these are created later in the log, below a
+            # node of the same name that is created before them.
+            for below in reversed(self._below(path)):
+                self._delete_if_there(below, zxid)
         self._forget_child(parent_path, parent, path, zxid)
         node = nodes.pop(path, None)
         if node is None:
@@ -230,9 +248,18 @@ class DataTree:
             self._trigger_parent(parent_path, parent, zxid)
 
     def set_data(
-        self, path: str, data: bytes | None, version: int, zxid: int, time: int
+        self,
+        path: str,
+        data: bytes | None,
+        version: int,
+        zxid: int,
+        time: int,
+        prepared: bytes | None = None,
     ) -> DataNode:
-        """Give a node new data and `version`. Raises NoNode."""
+        """Give a node new data and `version`. Raises NoNode.
+
+        `prepared` is the stat it will have, from who made the txn; otherwise it is computed.
+        """
         node = self.nodes.get(path)
         if node is None:
             raise NoNode(path)
@@ -241,12 +268,15 @@ class DataTree:
         if self.count_digest:
             key = path if len(path) > 1 else ""
             self.digest -= node_digest(key, old, stat)
-        czxid, _, pzxid, ctime, _, _, cversion, aversion, owner = _unpack_node(stat)
-        node.stat = stat = _pack_node(
-            czxid, zxid, pzxid, ctime, time, version, cversion, aversion, owner
-        )
+        if prepared is None:
+            czxid, _, pzxid, ctime, _, _, cversion, aversion, owner = _unpack_node(stat)
+            prepared = _pack_node(
+                czxid, zxid, pzxid, ctime, time, version, cversion, aversion, owner
+            )
+        node.stat = stat = prepared
         node.data = data
-        self.response_cache.pop(path, None)
+        if path in self.response_cache:
+            del self.response_cache[path]
         if self.count_digest:
             self.digest = (self.digest + node_digest(key, data, stat)) & MASK64
         change = (len(data) if data else 0) - (len(old) if old else 0)

@@ -67,9 +67,19 @@ def decode_buffer(buf: bytes, pos: int, end: int) -> tuple[bytes | None, int]:
 
 def decode_set_data(buf: bytes, pos: int, end: int) -> tuple[str | None, bytes | None, int]:
     """SetDataRequest: path, data, version."""
-    path, pos = decode_ustring(buf, pos, end)
+    if end - pos >= 12:
+        # The well-formed body in one go; anything odd is for the careful code below.
+        (length,) = _INT.unpack_from(buf, pos)
+        data_at = pos + 4 + length
+        if 0 <= length and data_at + 8 <= end:
+            (data_length,) = _INT.unpack_from(buf, data_at)
+            stop = data_at + 4 + data_length
+            if 0 <= data_length and stop + 4 <= end:
+                path = str(buf[pos + 4 : data_at], "utf-8", "replace")
+                return path, buf[data_at + 4 : stop], _INT.unpack_from(buf, stop)[0]
+    path_or_null, pos = decode_ustring(buf, pos, end)
     data, pos = decode_buffer(buf, pos, end)
-    return path, data, decode_int(buf, pos, end)
+    return path_or_null, data, decode_int(buf, pos, end)
 
 
 def decode_create(
