@@ -7,7 +7,7 @@ import struct
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.support.values import records_of
+from tests.protocol.values import records_of
 
 from zkpy.protocol import records as r
 from zkpy.protocol.acl import ACL, encode_acls, read_acls, write_acls

@@ -10,7 +10,7 @@ from zlib import adler32
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
-from tests.support.values import INTS, LONGS, records_of
+from tests.protocol.values import INTS, LONGS, records_of
 
 from zkpy.datatree.apply import apply_txn
 from zkpy.datatree.tree import DataTree

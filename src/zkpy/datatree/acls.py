@@ -56,6 +56,10 @@ class ReferenceCountedACLCache:
         """Count one more node with `acl_id`, while a snapshot is loaded."""
         if acl_id in self.by_id and acl_id != OPEN_UNSAFE_ACL_ID:
             self._counts[acl_id] = self._counts.get(acl_id, 0) + 1
+        elif acl_id > self.last_id:
+            # A node younger than the ACL map of its fuzzy snapshot. No other list may get its
+            # number before the log repairs the node.
+            self.last_id = acl_id
 
     def load(self, acl_id: int, acls: Acls) -> None:
         """Take over an entry of a snapshot's ACL map."""

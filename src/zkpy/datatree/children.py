@@ -12,6 +12,8 @@ from typing import Final, TypeAlias
 
 WIDE: Final = 16384
 BUCKET: Final = 4096
+# Bounds the directory to some MB even if someone makes hashes collide.
+MAX_DEPTH: Final = 20
 
 
 class _Bucket:
@@ -72,8 +74,8 @@ class WideChildren:
                 yield list(bucket.paths)
 
     def _split(self, bucket: _Bucket) -> None:
-        if bucket.depth >= 40:
-            return  # hashes that do not differ in 40 bits: let the bucket grow
+        if bucket.depth >= MAX_DEPTH:
+            return  # hashes that do not differ in so many bits: let the bucket grow
         if bucket.depth == self._depth:
             self._directory += self._directory
             self._depth += 1

@@ -181,7 +181,7 @@ def deserialize_tree(source: SnapshotInput, tree: DataTree, limit: int) -> None:
         tree.sessions[session_id] = timeout_ms
     _clear_built_in(tree)
     for _ in range(max(source.take_int(), 0)):
-        _take_acl(source, tree)
+        _take_acl(source, tree, limit)
     _take_nodes(source, tree, limit)
     _restore_built_in(tree)
     tree.nodes["/"] = tree.nodes[""]
@@ -207,12 +207,14 @@ def _restore_built_in(tree: DataTree) -> None:
             tree.add_loaded_node(path, DataNode(b"", acl, node.stat))
 
 
-def _take_acl(source: SnapshotInput, tree: DataTree) -> None:
+def _take_acl(source: SnapshotInput, tree: DataTree, limit: int) -> None:
     acl_id = source.take_long()
     while True:
         try:
             acls, end = read_acls(source.buf, source.pos)
         except DecodeError:
+            if len(source.buf) - source.pos > limit:
+                raise  # longer than a txn can be: do not look for its end in the whole file
             source.refill()
             continue
         source.pos = end

@@ -157,11 +157,12 @@ class DataTree:
         parent_cversion: int,
         zxid: int,
         time: int,
-        prepared: bytes | None = None,
+        prepared: tuple[bytes | None, bytes | None] | None = None,
     ) -> DataNode:
         """Add a node. `parent_cversion` -1 means one more than the parent has.
 
-        `prepared` is the stat it will have, from who made the txn; otherwise it is computed.
+        `prepared` are the stats that its parent and it will have, from who made the txn; otherwise
+        they are computed.
 
         Raises NoNode without a parent; NodeExists after giving the node that is there `acls` and
         raising its parent's cversion, as replay over a fuzzy snapshot needs.
@@ -179,8 +180,16 @@ class DataTree:
             existing.acl = acl
             self.response_cache.pop(path, None)
             raise NodeExists(path)
-        self._raise_cversion(parent_path, parent, parent_cversion, zxid)
-        stat = prepared or _pack_node(zxid, zxid, zxid, time, time, 0, 0, 0, owner)
+        if prepared is None or self.count_digest:
+            self._raise_cversion(parent_path, parent, parent_cversion, zxid)
+            stat = _pack_node(zxid, zxid, zxid, time, time, 0, 0, 0, owner)
+        else:
+            parent_stat, node_stat = prepared
+            assert parent_stat and node_stat, "neither is being deleted"
+            stat = node_stat
+            parent.stat = parent_stat
+            if parent_path in self.response_cache:
+                del self.response_cache[parent_path]
         node = nodes[path] = DataNode(data, self.acl_cache.add(acls), stat)
         children = parent.children
         if children is None:
