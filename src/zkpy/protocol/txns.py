@@ -45,17 +45,6 @@ DIGEST_VERSION: Final = 2
 MASK64: Final = (1 << 64) - 1
 
 
-def _text(value: str | None) -> bytes:
-    if value is None:
-        return NULL
-    data = encode_text(value)
-    return _INT.pack(len(data)) + data
-
-
-def _buffer(value: bytes | None) -> bytes:
-    return NULL if value is None else _INT.pack(len(value)) + value
-
-
 class TxnHeader(Record):
     """Who asked (`client_id`, `cxid`), the order (`zxid`), when (`time`, ms since 1970), what."""
 
@@ -97,10 +86,14 @@ class CreateTxn(Record):
         self.parent_cversion = parent_cversion
 
     def encode(self) -> bytes:
+        path = encode_text(self.path or "")
+        data = self.data
         return b"".join(
             (
-                _text(self.path),
-                _buffer(self.data),
+                _INT.pack(len(path)),
+                path,
+                NULL if data is None else _INT.pack(len(data)),
+                data or b"",
                 encode_acls(self.acl),
                 _BOOL_INT.pack(self.ephemeral, self.parent_cversion),
             )
@@ -147,7 +140,13 @@ class SetDataTxn(Record):
         self.version = version
 
     def encode(self) -> bytes:
-        return _text(self.path) + _buffer(self.data) + _INT.pack(self.version)
+        path = encode_text(self.path or "")
+        data = self.data
+        if data is None:
+            return _INT.pack(len(path)) + path + _INT2.pack(-1, self.version)
+        return b"".join(
+            (_INT.pack(len(path)), path, _INT.pack(len(data)), data, _INT.pack(self.version))
+        )
 
 
 class SetACLTxn(Record):
@@ -322,6 +321,11 @@ def decode_txn(buf: bytes) -> tuple[TxnHeader, Record, TxnDigest | None]:
     if len(buf) - offset >= DIGEST_SIZE:
         return header, record, TxnDigest(*_DIGEST.unpack_from(buf, offset))
     return header, record, None
+
+
+# For those who make txns one by one, without an object for each part.
+encode_header = _HEADER.pack
+encode_digest = _DIGEST.pack
 
 
 def encode_txn(header: TxnHeader, record: Record, digest: TxnDigest | None) -> bytes:

@@ -84,7 +84,11 @@ class CnxnStats:
         if latency > self.max_latency:
             self.max_latency = latency
         self.last_latency = latency
-        self._last(xid, op, zxid, now_ms)
+        if xid >= 0:
+            self.last_cxid = xid
+        self.last_op = op
+        self.last_zxid = zxid
+        self.last_response_ms = now_ms
 
     def _last(self, xid: int, op: int | None, zxid: int, now_ms: int) -> None:
         if xid >= 0:

@@ -11,14 +11,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 from zkpy.datatree.digest import node_digest
-from zkpy.datatree.node import (
-    CONTAINER_OWNER,
-    EPHEMERAL,
-    NODE_STAT,
-    DataNode,
-    ttl_owner,
-    wrap32,
-)
+from zkpy.datatree.node import CONTAINER_OWNER, EPHEMERAL, NODE_STAT, ttl_owner, wrap32
 from zkpy.datatree.quota import StatsTrack, limits_path, stats_path
 from zkpy.datatree.tree import RESERVED_PATHS, DataTree
 from zkpy.protocol.acl import OPEN_ACL_UNSAFE, Acls
@@ -55,9 +48,8 @@ from zkpy.protocol.txns import (
     SetACLTxn,
     SetDataTxn,
     SubTxn,
-    TxnDigest,
-    TxnHeader,
-    encode_txn,
+    encode_digest,
+    encode_header,
 )
 from zkpy.protocol.zoodefs import (
     EPHEMERAL_MODES,
@@ -136,6 +128,8 @@ class PrepRequestProcessor:
         self._undo: list[tuple[str, ChangeRecord | None]] | None = None
         self.last_zxid = tree.last_processed_zxid
         self.digest = tree.digest
+        self._nodes = tree.nodes
+        self._acls_by_id = tree.acl_cache.by_id
         self._makers: dict[int, Callable[[Request, bytes, int, int], Record]] = {
             OpCode.CREATE: self._make_create,
             OpCode.CREATE2: self._make_create,
@@ -159,7 +153,7 @@ class PrepRequestProcessor:
         request.zxid = zxid = self.last_zxid + 1
         request.time = wall_ms
         type = request.op
-        digest: TxnDigest | None = None
+        digest: bytes | None = None
         try:
             txn = self._makers[type](request, buf, pos, end)
         except KeeperError as error:
@@ -167,13 +161,15 @@ class PrepRequestProcessor:
             type = OpCode.ERROR
         else:
             if self.digests:
-                digest = TxnDigest(DIGEST_VERSION, self.digest)
+                digest = encode_digest(DIGEST_VERSION, self.digest)
         self.last_zxid = zxid
-        header = TxnHeader(request.session_id, request.xid, zxid, wall_ms, type)
-        request.header = header
+        request.type = type
         request.txn = txn
         request.digest = self.digest
-        return encode_txn(header, txn, digest)
+        header = encode_header(request.session_id, request.xid, zxid, wall_ms, type)
+        if digest is None:
+            return header + txn.encode()
+        return header + txn.encode() + digest
 
     def applied(self, request: Request) -> None:
         """Forget the changes of `request`, which the tree has now."""
@@ -185,7 +181,7 @@ class PrepRequestProcessor:
     # ------------------------------------------------------------------ what will be
 
     def _record(self, path: str) -> ChangeRecord:
-        """A copy of the node as it will be, to change at will. Raises NoNode."""
+        """A copy of the node as it will be, to change at will; the root is "". Raises NoNode."""
         pending = self.outstanding.get(path)
         if pending is not None:
             stat = pending.stat
@@ -194,27 +190,31 @@ class PrepRequestProcessor:
             record = ChangeRecord(path, pending.data, pending.acls, stat, pending.children)
             record.digest = pending.digest
             return record
-        node = self.tree.nodes.get(path)
+        node = self._nodes.get(path)
         if node is None:
             raise NoNode(path)
-        return self._record_of(path, node)
-
-    def _record_of(self, path: str, node: DataNode) -> ChangeRecord:
         children = node.children
-        # "" and "/" are one node: its changes are kept under "".
-        return ChangeRecord(
-            path,
-            node.data,
-            self.tree.acl_cache.by_id.get(node.acl, ()),
-            node.stat,
-            len(children) if children else 0,
-        )
+        acls = self._acls_by_id.get(node.acl, ())
+        count = len(children) if children is not None else 0
+        return ChangeRecord(path, node.data, acls, node.stat, count)
+
+    def _valid_record(self, path: str | None) -> ChangeRecord:
+        """As `_record`, for a path that has to be valid. Raises BadArguments or NoNode."""
+        if not path:
+            raise BadArguments(path)
+        try:
+            return self._record(path if path != "/" else "")
+        except NoNode:
+            # Only now: a node that exists has a valid path.
+            if not is_valid_path(path):
+                raise BadArguments(path) from None
+            raise
 
     def _exists(self, path: str) -> bool:
         pending = self.outstanding.get(path)
         if pending is not None:
             return pending.stat is not None
-        return path in self.tree.nodes
+        return path in self._nodes
 
     def _change(self, request: Request, record: ChangeRecord, old: int) -> None:
         """Put `record` in place of what was, whose digest was `old` (0 if nothing was)."""
@@ -399,13 +399,12 @@ class PrepRequestProcessor:
     def _set_data(
         self, request: Request, path: str | None, data: bytes | None, version: int
     ) -> Record:
-        if path is None or not is_valid_path(path):
-            raise BadArguments(path)
-        record = self._record(path if len(path) > 1 else "")
-        self._check_acls(record.acls, Perms.WRITE, request.ids)
+        record = self._valid_record(path)
+        if record.acls is not OPEN_ACL_UNSAFE:
+            self._check_acls(record.acls, Perms.WRITE, request.ids)
         if self.enforce_quota:
             size = (len(data) if data else 0) - (len(record.data) if record.data else 0)
-            self._check_quota(path, 0, size)
+            self._check_quota(record.path, 0, size)
         stat = record.stat
         assert stat is not None
         czxid, _, pzxid, ctime, _, current, cversion, aversion, owner = _unpack_node(stat)
@@ -418,7 +417,7 @@ class PrepRequestProcessor:
             czxid, request.zxid, pzxid, ctime, request.time, version, cversion, aversion, owner
         )
         self._change(request, record, old)
-        return SetDataTxn(path, data, version)
+        return SetDataTxn(record.path or "/", data, version)
 
     def _make_set_acl(self, request: Request, buf: bytes, pos: int, end: int) -> Record:
         asked, _ = SetACLRequest.decode(buf[pos:end])
@@ -441,15 +440,13 @@ class PrepRequestProcessor:
         return SetACLTxn(path, acls, aversion)
 
     def _check(self, request: Request, path: str | None, version: int) -> Record:
-        if path is None or not is_valid_path(path):
-            raise BadArguments(path)
-        record = self._record(path if len(path) > 1 else "")
+        record = self._valid_record(path)
         self._check_acls(record.acls, Perms.READ, request.ids)
         assert record.stat is not None
         current = _unpack_node(record.stat)[5]
         if version != -1 and version != current:
             raise BadVersion(path)
-        return CheckVersionTxn(path, wrap32(current + 1))
+        return CheckVersionTxn(record.path or "/", wrap32(current + 1))
 
     def _make_reconfig(self, request: Request, buf: bytes, pos: int, end: int) -> Record:
         ReconfigRequest.decode(buf[pos:end])

@@ -25,7 +25,6 @@ class Request:
         "changes",
         "cnxn",
         "digest",
-        "header",
         "ids",
         "large_bytes",
         "op",
@@ -33,6 +32,7 @@ class Request:
         "session_id",
         "time",
         "txn",
+        "type",
         "xid",
         "zxid",
     )
@@ -56,8 +56,13 @@ class Request:
         # Its share of the room for large requests, 0 for an ordinary one.
         self.large_bytes = 0
         self.time = 0
-        self.header: TxnHeader | None = None
+        # The type of its txn: that of the request, or of an error.
+        self.type = op
         self.txn: Record | None = None
         # The tree digest once this is applied, as the proposal says.
         self.digest = 0
         self.changes: list[ChangeRecord] = []
+
+    def header(self) -> TxnHeader:
+        """The header of its txn."""
+        return TxnHeader(self.session_id, self.xid, self.zxid, self.time, self.type)

@@ -159,15 +159,16 @@ class ServerStats:
             summary = self.summaries[name] = Summary()
         summary.add(value, times)
 
-    def write_served(self, latency: int) -> None:
-        """A write was answered `latency` ms after it came."""
-        self.packets_sent += 1
-        self.writes += 1
-        self.total_write_latency += latency
-        if latency < self.min_write_latency:
-            self.min_write_latency = latency
-        if latency > self.max_write_latency:
-            self.max_write_latency = latency
+    def writes_served(self, count: int, total: int, least: int, most: int) -> None:
+        """A batch of writes was answered; their latencies in ms: sum, least and most."""
+        self.packets_sent += count
+        self.writes += count
+        self.total_write_latency += total
+        if least < self.min_write_latency:
+            self.min_write_latency = least
+        if most > self.max_write_latency:
+            self.max_write_latency = most
+        self.record("updatelatency", most, count)
 
     def response_size(self, size: int) -> None:
         """`size` bytes of replies were handed to a socket."""

@@ -27,7 +27,9 @@ from zkpy.protocol.errors import (
     ThrottledOp,
     Unimplemented,
 )
+from zkpy.protocol.jute import encode_text
 from zkpy.protocol.records import AuthPacket
+from zkpy.protocol.txns import CreateTxn, SetDataTxn
 from zkpy.protocol.zoodefs import OpCode
 from zkpy.server.cnxn import ESTABLISHED, ServerCnxn
 from zkpy.server.connect import Handshake
@@ -50,6 +52,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+_INT: Final = struct.Struct(">i")
 HEAD: Final = struct.Struct(">iii")  # frame length, xid, opcode
 # Replies queued for one connection before its next frame has to wait for the socket.
 MAX_OUT_BYTES: Final = 256 * 1024
@@ -407,61 +410,97 @@ class ZooKeeperServer:
         in_flight = self.in_flight
         if not in_flight or in_flight[0].zxid > zxid:
             return
-        oldest = in_flight[0]
+        oldest = newest = in_flight[0]
+        count = received_ms = 0
         while in_flight and in_flight[0].zxid <= zxid:
-            self._commit(in_flight.popleft())
-        # The oldest speaks for all of them: one entry per batch, not one per request.
-        count = self.tree.last_processed_zxid - oldest.zxid + 1
-        self.stats.record("updatelatency", self.now_ms - oldest.received_ms, count)
+            newest = in_flight.popleft()
+            count += 1
+            received_ms += newest.received_ms
+            self._commit(newest)
+        # Once per batch, not per request: all of it is answered at the same moment.
+        now_ms = self.now_ms
+        total_ms = count * now_ms - received_ms
+        self.stats.writes_served(
+            count, total_ms, now_ms - newest.received_ms, now_ms - oldest.received_ms
+        )
 
     def _commit(self, request: Request) -> None:
+        """Apply one write, let its watch events out, then its reply."""
         tree = self.tree
-        header = request.header
+        zxid = request.zxid
         txn = request.txn
-        assert header is not None and txn is not None
-        assert header.zxid > tree.last_processed_zxid, "applied once, in order"
-        result = apply_txn(tree, header, txn)
+        assert zxid > tree.last_processed_zxid, "applied once, in order"
+        if type(txn) is SetDataTxn and request.type == OpCode.SET_DATA:
+            # The common write goes straight in, with the stat that prep has computed.
+            stat = request.changes[0].stat
+            node = tree.set_data(txn.path or "", txn.data, txn.version, zxid, request.time, stat)
+            tree.last_processed_zxid = zxid
+            err = 0
+            body = tree.wire_stat(node)
+        elif type(txn) is CreateTxn:
+            err = 0
+            body = self._create(request, txn)
+        else:
+            assert txn is not None
+            result = apply_txn(tree, request.header(), txn)
+            err = result.err
+            body = b"" if err else reply_body(tree, result)
         tree.digest = request.digest
-        if not request.zxid & 127:
-            self.stats.digests.append((request.zxid, request.digest))
+        if not zxid & 127:
+            self.stats.digests.append((zxid, request.digest))
         self.prep.applied(request)
         if request.large_bytes:
             self._large_bytes -= request.large_bytes
-        op = request.op
         cnxn = request.cnxn
-        if op == OpCode.CLOSE_SESSION:
-            self._session_closed(request)
+        op = request.op
+        if cnxn is None or cnxn.closed or op < 0:
+            self._session_changed(request)
             return
-        if cnxn is None or cnxn.closed:
-            return
-        if op == OpCode.CREATE_SESSION:
-            self.handshake.session_created(cnxn)
-            return
-        err = result.err
-        zxid = request.zxid
-        if err:
-            cnxn.out += REPLY.pack(16, request.xid, zxid, err)
-        else:
-            body = reply_body(tree, result)
-            cnxn.out += REPLY.pack(16 + len(body), request.xid, zxid, 0)
-            cnxn.out += body
-        self._replied(cnxn, request, op if not err else None)
-
-    def _replied(self, cnxn: ServerCnxn, request: Request, op: int | None) -> None:
-        """The reply to a write is queued: count it, and serve the reads behind it."""
-        latency = self.now_ms - request.received_ms
-        self.stats.write_served(latency)
-        cnxn.stats.replied_write(latency, request.xid, op, request.zxid, self.now_ms)
+        cnxn.out += REPLY.pack(16 + len(body), request.xid, zxid, err)
+        cnxn.out += body
+        cnxn.stats.replied_write(
+            self.now_ms - request.received_ms, request.xid, None if err else op, zxid, self.now_ms
+        )
         pending = cnxn.pending
         head = pending.popleft()
         assert head is request, "replies in the order of requests"
         if pending and type(pending[0]) is tuple:
             self._serve_deferred(cnxn)
-        if cnxn.finishing and not pending:
-            self.close(cnxn)
-        elif not cnxn.dirty:
+        if not cnxn.dirty:
             cnxn.dirty = True
             self.dirty.append(cnxn)
+        if cnxn.finishing and not pending:
+            self.close(cnxn)
+
+    def _create(self, request: Request, txn: CreateTxn) -> bytes:
+        """Apply a create with the stats that prep has computed; return the body of the reply."""
+        tree = self.tree
+        parent, child = request.changes
+        path = child.path
+        node = tree.create_node(
+            path,
+            txn.data,
+            txn.acl or (),
+            request.session_id if txn.ephemeral else 0,
+            txn.parent_cversion,
+            request.zxid,
+            request.time,
+            (parent.stat, child.stat),
+        )
+        tree.last_processed_zxid = request.zxid
+        name = encode_text(path)
+        if request.type == OpCode.CREATE:
+            return _INT.pack(len(name)) + name
+        return _INT.pack(len(name)) + name + tree.wire_stat(node)
+
+    def _session_changed(self, request: Request) -> None:
+        """A createSession or closeSession has been applied, or nobody waits for the reply."""
+        if request.op == OpCode.CLOSE_SESSION:
+            self._session_closed(request)
+        elif request.op == OpCode.CREATE_SESSION:
+            cnxn = request.cnxn
+            if cnxn is not None and not cnxn.closed:
+                self.handshake.session_created(cnxn)
 
     def _serve_deferred(self, cnxn: ServerCnxn) -> None:
         """Answer what waited behind a write of its session, up to the next one."""
