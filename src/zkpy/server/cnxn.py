@@ -103,6 +103,7 @@ class ServerCnxn:
 
     `ids` is replaced, never changed: a request keeps those it was received with.
     `pending` begins with a write in flight, or is empty: replies go out in the order of requests.
+    `pending_bytes` is what arrived since it was last found empty.
     `held` means: no further frame is taken from `rest` until the server says so.
     """
 
@@ -113,11 +114,11 @@ class ServerCnxn:
         "established_wall_ms",
         "finishing",
         "held",
-        "held_since_ms",
         "ids",
         "need",
         "out",
         "pending",
+        "pending_bytes",
         "port",
         "read_only_flag",
         "rest",
@@ -146,8 +147,8 @@ class ServerCnxn:
         self.need = 0
         self.out = bytearray()
         self.pending: deque[Request | Deferred] = deque()
+        self.pending_bytes = 0
         self.held = False
-        self.held_since_ms = 0
         self.write_blocked = False
         self.finishing = False  # nothing more is read; closes once `pending` is answered
         self.closed = False

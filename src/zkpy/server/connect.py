@@ -58,7 +58,6 @@ class Handshake:
         server.stats.connection_request_count += 1
         # What the client pipelined behind it waits until the session is there.
         cnxn.held = True
-        cnxn.held_since_ms = server.now_ms
         cnxn.rest += data[4 + length :]
         self._connect(cnxn, request)
 

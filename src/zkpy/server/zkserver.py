@@ -49,6 +49,7 @@ from zkpy.session.tracker import SessionTracker
 if TYPE_CHECKING:
     from zkpy.quorum.standalone import Standalone
     from zkpy.server.settings import Config
+    from zkpy.server.throttle import ConnectionThrottle
 
 log = logging.getLogger(__name__)
 
@@ -56,6 +57,8 @@ _INT: Final = struct.Struct(">i")
 HEAD: Final = struct.Struct(">iii")  # frame length, xid, opcode
 # Replies queued for one connection before its next frame has to wait for the socket.
 MAX_OUT_BYTES: Final = 256 * 1024
+# Requests of one connection, in bytes, behind a write that is not on disk yet.
+MAX_PENDING_BYTES: Final = 16 * 1024 * 1024
 # Events pile up for a client that watches much and reads nothing: then it is closed.
 MAX_UNREAD_BYTES: Final = 64 * 1024 * 1024
 # A ready frame that waits for its turn among the deferred requests of a connection. Not a number a
@@ -144,6 +147,13 @@ class ZooKeeperServer:
         if self._large_threshold < 0:
             self._large_threshold = 0x7FFFFFFF
         self._large_bytes = 0
+        # Connections that wait for the pipeline to have room, and since when.
+        self._stalled: dict[ServerCnxn, int] = {}
+        self._throttle: ConnectionThrottle | None = None
+        if config.connection_throttle_tokens > 0:
+            from zkpy.server.throttle import new_throttle  # off by default, and then not loaded
+
+            self._throttle = new_throttle(config, now_ms, wall_ms)
         self._enforced = config.enforce_auth_schemes
         self._handlers = self.reads.handlers
         for session_id, timeout_ms in tree.sessions.items():
@@ -172,11 +182,19 @@ class ZooKeeperServer:
 
     def admits_session(self, renewed: bool) -> bool:
         """Whether the connection throttle lets a ConnectRequest pass."""
-        return True
+        throttle = self._throttle
+        if throttle is None:
+            self.stats.record("connection_token_deficit", 0)
+            return True
+        admitted = throttle.admits(renewed, self.now_ms)
+        self.stats.record("connection_token_deficit", throttle.deficit)
+        if not admitted:
+            self.stats.connection_rejected += 1
+        return admitted
 
     def connection_drop_probability(self) -> float:
         """How likely the connection throttle is to turn away a client now, 0 to 1."""
-        return 0.0
+        return 0.0 if self._throttle is None else self._throttle.drop
 
     def close(self, cnxn: ServerCnxn) -> None:
         """Forget a connection: what it has in `out` is still sent, then its socket is closed.
@@ -189,6 +207,7 @@ class ZooKeeperServer:
         cnxn.pending.clear()
         cnxn.rest.clear()
         self.sessionless.remove(cnxn)
+        self._stalled.pop(cnxn, None)
         if cnxn.state == ESTABLISHED:
             self.stats.connection_drop_count += 1
         del self.cnxns[cnxn]
@@ -236,18 +255,27 @@ class ZooKeeperServer:
 
     def resume(self, cnxn: ServerCnxn) -> None:
         """Go on with the frames of a held connection, if what held it is over."""
+        pending = cnxn.pending
         if (
             cnxn.closed
             or cnxn.finishing
             or cnxn.state != ESTABLISHED
             or cnxn.write_blocked
-            or len(cnxn.pending) * 2 > self._max_outstanding
-            or (self._throttle_requests and len(self.in_flight) >= self._throttle_requests)
+            or len(pending) * 2 > self._max_outstanding
+            or (pending and cnxn.pending_bytes >= MAX_PENDING_BYTES)
         ):
             return
+        now_ms = self.now_ms
+        if self._throttle_requests and len(self.in_flight) >= self._throttle_requests:
+            if cnxn not in self._stalled:
+                self._stalled[cnxn] = now_ms
+                self.stats.count("request_throttle_wait_count")
+            return
         cnxn.held = False
+        if not pending:
+            cnxn.pending_bytes = 0
         wait_ms = self.config.throttled_op_wait_time_ms
-        throttled = 0 < wait_ms < self.now_ms - cnxn.held_since_ms
+        throttled = 0 < wait_ms < now_ms - self._stalled.pop(cnxn, now_ms)
         data = bytes(cnxn.rest)
         cnxn.rest.clear()
         if data:
@@ -264,6 +292,13 @@ class ZooKeeperServer:
         head = HEAD.unpack_from
         max_frame = self.max_frame
         max_pending = self._max_outstanding
+        if self._throttle_requests:
+            room = self._throttle_requests - len(self.in_flight)
+            if room <= 0:
+                self.keep(cnxn, data, 0)
+                self.hold(cnxn)
+                return
+            max_pending = min(max_pending, len(pending) + room)
         size = len(data)
         pos = frames = served = xid = op = 0
         while size - pos >= 12:
@@ -298,8 +333,10 @@ class ZooKeeperServer:
         if not cnxn.closed and not cnxn.finishing:
             if pos < size:
                 self.keep(cnxn, data, pos)
-            if self._throttle_requests and len(self.in_flight) >= self._throttle_requests:
-                self.hold(cnxn)
+            if pending:
+                cnxn.pending_bytes += pos
+                if cnxn.pending_bytes >= MAX_PENDING_BYTES:
+                    self.hold(cnxn)
 
     def keep(self, cnxn: ServerCnxn, data: bytes, pos: int) -> None:
         """Keep an unfinished frame; close the connection if its length is impossible."""
@@ -337,9 +374,7 @@ class ZooKeeperServer:
 
     def hold(self, cnxn: ServerCnxn) -> None:
         """Take no further frame of `cnxn` until `resume`."""
-        if not cnxn.held:
-            cnxn.held = True
-            cnxn.held_since_ms = self.now_ms
+        cnxn.held = True
         self.mark_dirty(cnxn)
 
     def _count(
@@ -423,6 +458,9 @@ class ZooKeeperServer:
         self.stats.writes_served(
             count, total_ms, now_ms - newest.received_ms, now_ms - oldest.received_ms
         )
+        if self._stalled and len(in_flight) < self._throttle_requests:
+            for cnxn in self._stalled:
+                self.mark_dirty(cnxn)
 
     def _commit(self, request: Request) -> None:
         """Apply one write, let its watch events out, then its reply."""
@@ -550,11 +588,11 @@ class ZooKeeperServer:
             self._authenticate(cnxn, xid, body)
         elif op == OpCode.SASL:
             self._sasl(cnxn, xid, body)
-        elif throttled and (op in self._handlers or op in WRITES):
-            self._throttled(cnxn, xid, op, body)
         elif self._enforced and not self._may_speak(cnxn):
             self._answer(cnxn, REPLY.pack(16, xid, 0, SessionClosedRequireSaslAuth.code))
             self.finish(cnxn)
+        elif throttled and (op in self._handlers or op in WRITES):
+            self._throttled(cnxn, xid, op, body)
         else:
             log.warning("closing %s: unknown opcode %s", cnxn, op)
             self._answer(cnxn, REPLY.pack(16, xid, -1, Unimplemented.code))
