@@ -30,7 +30,7 @@ CONFIG = {
 }
 PROPERTIES = {"znode.container.checkIntervalMs": 86_400_000}
 
-SYSTEM = {
+SYSTEM: dict[str, list[wire.Acl]] = {
     "/": wire.OPEN_ACL,
     "/zookeeper": wire.OPEN_ACL,
     "/zookeeper/quota": wire.OPEN_ACL,
