@@ -90,7 +90,8 @@ def gauges(server: ZooKeeperServer) -> dict[str, int | float]:
         "znode_count": tree.node_count(),
         "watch_count": tree.data_watches.size + tree.child_watches.size,
         "ephemerals_count": tree.ephemerals_count,
-        "approximate_data_size": tree.data_size,
+        # The path of the root has one byte.
+        "approximate_data_size": tree.data_size + 1,
         "global_sessions": server.tracker.sessions,
         "local_sessions": 0,
         "open_file_descriptor_count": environment.open_file_descriptors(),

@@ -64,6 +64,8 @@ MAX_UNREAD_BYTES: Final = 64 * 1024 * 1024
 # A ready frame that waits for its turn among the deferred requests of a connection. Not a number a
 # client can send: opcodes are 32 bits.
 READY: Final = 1 << 32
+# The same for an error, of which only the code is known yet.
+REFUSED: Final = READY + 1
 
 WRITES: Final = frozenset(
     {
@@ -417,8 +419,7 @@ class ZooKeeperServer:
             txn = self.prep.prepare(request, buf, pos, end, self.wall_ms)
         except DecodeError:
             self._large_bytes -= request.large_bytes
-            zxid = self.tree.last_processed_zxid
-            self._answer(cnxn, REPLY.pack(16, xid, zxid, MarshallingError.code))
+            self._refuse(cnxn, xid, MarshallingError.code)
             return
         cnxn.pending.append(request)
         self.in_flight.append(request)
@@ -549,6 +550,9 @@ class ZooKeeperServer:
             if op == READY:
                 cnxn.out += body
                 ready += 1
+            elif op == REFUSED:
+                self.reads.refuse(cnxn, xid, int.from_bytes(body, "big", signed=True))
+                ready += 1
             else:
                 last_xid, last_op = xid, op
                 self._handlers[op](cnxn, xid, body, 0, len(body), ids)
@@ -582,6 +586,15 @@ class ZooKeeperServer:
             self.stats.packets_sent += 1
             self.mark_dirty(cnxn)
 
+    def _refuse(self, cnxn: ServerCnxn, xid: int, code: int) -> None:
+        """Refuse a request that has no txn; the zxid shown is the one applied at its turn."""
+        if cnxn.pending:
+            cnxn.pending.append((xid, REFUSED, _INT.pack(code), ()))
+        else:
+            self.reads.refuse(cnxn, xid, code)
+            self.stats.packets_sent += 1
+            self.mark_dirty(cnxn)
+
     def _special(self, cnxn: ServerCnxn, xid: int, op: int, body: bytes, throttled: bool) -> None:
         """auth, sasl, and every opcode that is refused."""
         if op == OpCode.AUTH:
@@ -601,13 +614,15 @@ class ZooKeeperServer:
     def _throttled(self, cnxn: ServerCnxn, xid: int, op: int, body: bytes) -> None:
         """A request that waited too long to be let in is not executed, except for a few."""
         if op == OpCode.PING:
-            self._answer(cnxn, REPLY.pack(16, -2, self.tree.last_processed_zxid, 0))
+            if cnxn.pending:
+                cnxn.pending.append((xid, op, body, cnxn.ids))
+            else:
+                self._answer(cnxn, REPLY.pack(16, -2, self.tree.last_processed_zxid, 0))
         elif op == OpCode.CLOSE_SESSION:
             self._write(cnxn, xid, op, body, 0, len(body))
         else:
             self.stats.throttled_ops += 1
-            zxid = self.tree.last_processed_zxid
-            self._answer(cnxn, REPLY.pack(16, xid, zxid, ThrottledOp.code))
+            self._refuse(cnxn, xid, ThrottledOp.code)
 
     def _authenticate(self, cnxn: ServerCnxn, xid: int, body: bytes) -> None:
         """New ids count at once; the reply waits for its turn, as kazoo needs it."""
