@@ -56,7 +56,18 @@ def arguments() -> argparse.ArgumentParser:
     return parser
 
 
-def server_makers(options: argparse.Namespace, folder: Path) -> dict[str, Callable[[str], Server]]:
+def copy_of_zkpy(options: argparse.Namespace, folder: Path) -> dict[str, str]:
+    """The environment in which Python finds zkpy: a copy, which no edit changes during the run."""
+    if options.installed:
+        return {}
+    copy = folder / "src"
+    shutil.copytree(PROJECT / "src", copy, ignore=shutil.ignore_patterns("__pycache__"))
+    return {"PYTHONPATH": str(copy)}
+
+
+def server_makers(
+    options: argparse.Namespace, folder: Path, environment: dict[str, str]
+) -> dict[str, Callable[[str], Server]]:
     """Name -> what makes a server in a new folder below `folder`. Raises LoadFailed."""
     makers: dict[str, Callable[[str], Server]] = {}
     if options.only != "zkpy":
@@ -75,10 +86,9 @@ def server_makers(options: argparse.Namespace, folder: Path) -> dict[str, Callab
 
         makers[report.APACHE] = apache
     if options.only != "apache":
-        source = None if options.installed else PROJECT / "src"
 
         def zkpy(name: str) -> Server:
-            return zkpy_server(new_folder(folder, "zkpy-" + name), options.zkpy_python, source)
+            return zkpy_server(new_folder(folder, "zkpy-" + name), options.zkpy_python, environment)
 
         makers[report.ZKPY] = zkpy
     return makers
@@ -148,10 +158,14 @@ def run(options: argparse.Namespace) -> int:
             servers = [options.server]
             results = plan.run_against(options.server, address, options.pid)
         else:
-            makers = server_makers(options, folder)
+            environment = copy_of_zkpy(options, folder)
+            makers = server_makers(options, folder, environment)
             servers = list(makers)
             plan = Plan(compile_loadgen(folder), rows, settings)
             results = plan.run(list(makers.values()))
+            if report.ZKPY in servers:
+                version = report.zkpy_version(options.zkpy_python, environment, PROJECT)
+                results.versions[report.ZKPY] = version
     print(f"{where}; ", end="")
     print_report(options, rows, results, servers)
     if options.json:

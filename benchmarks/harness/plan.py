@@ -68,7 +68,7 @@ class Results:
 
     def fail(self, row: str, server: str, error: Exception) -> None:
         self.failures.setdefault(row, {})[server] = str(error)
-        say(f"{row:14} {server:8} FAILED: {error}")
+        say(f"{row:14} {server:8} FAILED: {str(error).splitlines()[0]}")
 
 
 @dataclass(frozen=True)
@@ -103,6 +103,7 @@ class Plan:
         try:
             yield
         except (LoadFailed, StartFailed, ServerError, OSError) as error:
+            say(f"{server}: {error}")
             for row in rows:
                 self.results.fail(row.name, server, error)
 
@@ -122,16 +123,23 @@ class Plan:
                     server.stop()
         return self.results
 
+    def start(self, server: Server, read: str | None = None) -> float:
+        """Start it; returns the seconds, see Server.start."""
+        elapsed_s = server.start(read)
+        self.results.versions.setdefault(server.name, server_version(server.address))
+        return elapsed_s
+
     def measure_starts(self, make_servers: Sequence[Callable[[str], Server]]) -> None:
         """Empty folder to first session, and the memory of a server that has done nothing else."""
         rows = self.chosen(r.START, r.IDLE_MEMORY)
+        if rows:
+            self.warm_files(make_servers)
         for repeat in range(self.settings.repeats if rows else 0):
             for make in make_servers:
                 server = make(f"start{repeat}")
                 try:
                     with self.failing_as(rows, server.name):
-                        elapsed_s = server.start()
-                        self.results.versions[server.name] = server_version(server.address)
+                        elapsed_s = self.start(server)
                         for row in self.chosen(r.START):
                             self.results.add(row.name, server.name, Measurement(elapsed_s))
                         for row in self.chosen(r.IDLE_MEMORY):
@@ -141,14 +149,23 @@ class Plan:
                 finally:
                     server.stop()
 
+    def warm_files(self, make_servers: Sequence[Callable[[str], Server]]) -> None:
+        """Start each once, so that its files are in memory and Python's are compiled."""
+        for make in make_servers:
+            server = make("first")
+            try:
+                with self.failing_as((), server.name):
+                    self.start(server)
+            finally:
+                server.stop()
+
     def measure_loads(self, servers: Sequence[Server]) -> None:
         rows = self.chosen(r.LOAD)
         try:
             for server in servers:
                 with self.failing_as(rows, server.name):
-                    server.start()
+                    self.start(server)
                     self.warm_up(server)
-                    self.results.versions[server.name] = server_version(server.address)
             for row in rows:
                 for _ in range(self.settings.repeats):
                     for server in servers:
@@ -171,7 +188,7 @@ class Plan:
         with self.failing_as([row], server.name):
             if not server.running:
                 say(f"{server.name} has ended; started again. It said:\n{server.log_tail()}")
-                server.start()
+                self.start(server)
                 self.warm_up(server)
             time.sleep(SETTLE_S)
             arguments = [*row.loadgen, "--seconds", str(self.settings.seconds)]
@@ -192,8 +209,7 @@ class Plan:
     def measure_big(self, server: Server) -> None:
         rows = self.chosen(*r.BIG)
         with self.failing_as(rows, server.name):
-            server.start()
-            self.results.versions[server.name] = server_version(server.address)
+            self.start(server)
             time.sleep(IDLE_S)
             before = server.rss_bytes()
             say(f"filling {server.name} with {ZNODES:,} znodes")
@@ -221,7 +237,7 @@ class Plan:
                     LoadGenerator(self.program, server.address, sets).finish()
                     wait_for_quiet(server)
                     server.stop()
-                    elapsed_s = server.start(read=FIRST_READ)
+                    elapsed_s = self.start(server, FIRST_READ)
                     wait_for_quiet(server)
                     details = {"rss_bytes": server.rss_bytes()}
                     self.results.add(row.name, server.name, Measurement(elapsed_s, details))
@@ -229,7 +245,7 @@ class Plan:
     def measure_snapshots(self, row: r.Row, server: Server) -> None:
         with self.failing_as([row], server.name):
             if not server.running:
-                server.start(read=FIRST_READ)
+                self.start(server, FIRST_READ)
             for repeat in range(self.settings.repeats):
                 wait_for_quiet(server)
                 trace = server.folder / f"trace{repeat}"

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from benchmarks.harness import rows as r
@@ -74,7 +74,7 @@ def amount(row: r.Row, value: float) -> str:
     """A value in the row's unit; rates go without one, the column says it."""
     if row.unit == r.PER_S:
         return f"{value:,.0f}"
-    digits = {r.SECONDS: 2, r.MILLISECONDS: 2, r.MEGABYTES: 1}.get(row.unit, 0)
+    digits = {r.SECONDS: 3, r.MILLISECONDS: 2, r.MEGABYTES: 1}.get(row.unit, 0)
     return f"{value:,.{digits}f} {row.unit}"
 
 
@@ -117,7 +117,11 @@ def limits(rows: Sequence[r.Row], results: Results) -> str:
         if reached(row, results) is not False:
             continue
         failure = results.failures.get(row.name, {}).get(ZKPY)
-        text = f"failed: {failure.splitlines()[0]}" if failure else what_it_did(row, results)
+        text = (
+            f"failed: {failure.splitlines()[0]} {failure.splitlines()[-1]}"
+            if failure
+            else what_it_did(row, results)
+        )
         lines.append(f"- {row.title}: {text}")
     return "\n".join(lines)
 
@@ -128,7 +132,12 @@ def what_it_did(row: r.Row, results: Results) -> str:
     if "server_cpu_s" not in last:
         return f"{amount(row, repeats(row, results, ZKPY)[-1].value)} instead of {target(row)}"
     cores = last["server_cpu_s"] / last["seconds"]
-    limit = "its one core is full" if cores > 0.9 else "it waits (for the disk, for wake-ups)"
+    if cores > 0.9:
+        limit = "its one core is full"
+    elif last["machine_busy"] > 0.9:
+        limit = "other processes had the rest"
+    else:
+        limit = "it waits (for the disk, for wake-ups)"
     return (
         f"zkpy used {cores:.2f} of a core, {last['server_cpu_us_per_op']:.1f} µs per operation, "
         f"with the machine {last['machine_busy']:.0%} busy: {limit}"
@@ -178,6 +187,29 @@ def sync_us(folder: Path) -> float:
             os.fdatasync(file.fileno())
             samples.append(time.perf_counter() - begin)
     return statistics.median(samples) * 1e6
+
+
+def zkpy_version(python: str, environment: Mapping[str, str], project: Path) -> str:
+    """Its version and, out of a git working tree, the commit; srvr tells only what it imitates."""
+    command = [python, "-c", "import zkpy; print(zkpy.__version__)"]
+    version = _output(command, environment=environment)
+    commit = _output(["git", "-C", str(project), "describe", "--always", "--dirty"])
+    return f"{version} ({commit})" if commit and environment else version
+
+
+def _output(command: Sequence[str], environment: Mapping[str, str] | None = None) -> str:
+    """What a command prints, or "" when it cannot be run or fails."""
+    try:
+        done = subprocess.run(
+            command,
+            env={**os.environ, **(environment or {})},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    except OSError:
+        return ""
+    return done.stdout.strip() if done.returncode == 0 else ""
 
 
 def java_version(java: str) -> str:

@@ -151,9 +151,8 @@ class Server:
             return ""
 
 
-def zkpy_server(folder: Path, python: str, source: Path | None) -> Server:
-    """zkpy out of `source`, or the one installed in `python` when that is None."""
-    environment = {} if source is None else {"PYTHONPATH": str(source)}
+def zkpy_server(folder: Path, python: str, environment: Mapping[str, str]) -> Server:
+    """zkpy as that Python finds it in that environment (its PYTHONPATH)."""
     command = [python, "-m", "zkpy.cli.server", "start-foreground"]
     return Server("zkpy", command, folder, environment)
 

@@ -57,7 +57,9 @@ def test_a_row_without_a_rate_has_a_most(seconds: float, reached: bool) -> None:
     results = measured("start", [0.6], [seconds])
     assert report.ratio_of(row("start"), results) is None
     assert report.reached(row("start"), results) is reached
-    assert f"| 0.60 s | {seconds} s |  | 0.15 s |" in report.table([row("start")], results, BOTH)
+    assert f"| 0.600 s | {seconds:.3f} s |  | 0.15 s |" in report.table(
+        [row("start")], results, BOTH
+    )
 
 
 def test_what_failed_or_was_not_measured_is_said() -> None:
@@ -67,7 +69,10 @@ def test_what_failed_or_was_not_measured_is_said() -> None:
     results.fail("get-1", report.ZKPY, OSError("it ended\nand more"))
     assert report.reached(row("get-1"), results) is False
     assert "| failed |" in report.table([row("get-1")], results, BOTH)
-    assert report.limits([row("get-1")], results) == "- get, 1 connection W=1: failed: it ended"
+    assert (
+        report.limits([row("get-1")], results)
+        == "- get, 1 connection W=1: failed: it ended and more"
+    )
 
 
 def test_one_server_alone_is_not_compared() -> None:
