@@ -142,16 +142,19 @@ def _apply_multi(tree: DataTree, header: TxnHeader, txn: Any) -> TxnResult:
         # (a race in the reference); which failed is told by the first error that is not 0.
         result.subs = [TxnResult(OpCode.ERROR, err, "", None) for err in _multi_errors(subs)]
         return result
-    result.subs = []
-    for sub in subs:
-        record = sub.record
-        if record is None:
-            record, _ = decode_record(sub.type, sub.data or b"")
-        part = _apply_one(tree, header, sub.type, record)
-        if part.node is not None:
-            part.stat = tree.wire_stat(part.node)
-        result.subs.append(part)
+    result.subs = [apply_part(tree, header, sub) for sub in subs]
     return result
+
+
+def apply_part(tree: DataTree, header: TxnHeader, sub: SubTxn) -> TxnResult:
+    """Apply one part of a multi. Raises DecodeError if its bytes are no record."""
+    record = sub.record
+    if record is None:
+        record, _ = decode_record(sub.type, sub.data or b"")
+    part = _apply_one(tree, header, sub.type, record)
+    if part.node is not None:
+        part.stat = tree.wire_stat(part.node)
+    return part
 
 
 def _multi_errors(subs: list[SubTxn]) -> list[int]:

@@ -180,7 +180,7 @@ class DataTree:
             existing.acl = acl
             self.response_cache.pop(path, None)
             raise NodeExists(path)
-        if prepared is None or self.count_digest:
+        if prepared is None:
             self._raise_cversion(parent_path, parent, parent_cversion, zxid)
             stat = _pack_node(zxid, zxid, zxid, time, time, 0, 0, 0, owner)
         else:

@@ -215,8 +215,8 @@ class MultiTxn(Record):
         txns = self.txns or ()
         out = [_INT.pack(len(txns))]
         for sub in txns:
-            out.append(_INT2.pack(sub.type, len(sub.data or b"")))
-            out.append(sub.data or b"")
+            data = sub.data or b""
+            out += (_INT2.pack(sub.type, len(data)), data)
         return b"".join(out)
 
 

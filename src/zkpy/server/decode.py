@@ -65,29 +65,40 @@ def decode_buffer(buf: bytes, pos: int, end: int) -> tuple[bytes | None, int]:
     return buf[pos:stop], stop
 
 
-def decode_set_data(buf: bytes, pos: int, end: int) -> tuple[str | None, bytes | None, int]:
-    """SetDataRequest: path, data, version."""
+def decode_set_data(buf: bytes, pos: int, end: int) -> tuple[str | None, bytes | None, int, int]:
+    """SetDataRequest: path, data, version; and where the version begins."""
     if end - pos >= 12:
         # The well-formed body in one go; anything odd is for the careful code below.
         (length,) = _INT.unpack_from(buf, pos)
         data_at = pos + 4 + length
-        if 0 <= length and data_at + 8 <= end:
+        if length >= 0 and data_at + 8 <= end:
             (data_length,) = _INT.unpack_from(buf, data_at)
             stop = data_at + 4 + data_length
-            if 0 <= data_length and stop + 4 <= end:
+            if data_length >= 0 and stop + 4 <= end:
                 path = str(buf[pos + 4 : data_at], "utf-8", "replace")
-                return path, buf[data_at + 4 : stop], _INT.unpack_from(buf, stop)[0]
+                return path, buf[data_at + 4 : stop], _INT.unpack_from(buf, stop)[0], stop
     path_or_null, pos = decode_ustring(buf, pos, end)
     data, pos = decode_buffer(buf, pos, end)
-    return path_or_null, data, decode_int(buf, pos, end)
+    return path_or_null, data, decode_int(buf, pos, end), pos
 
 
 def decode_create(
     buf: bytes, pos: int, end: int, with_ttl: bool
 ) -> tuple[str | None, bytes | None, Acls | None, int, int]:
     """CreateRequest or CreateTTLRequest: path, data, acls, flags, ttl (-1 without)."""
-    path, pos = decode_ustring(buf, pos, end)
-    data, pos = decode_buffer(buf, pos, end)
+    path: str | None
+    data: bytes | None
+    (length,) = _INT.unpack_from(buf, pos) if end - pos >= 8 else (-1,)
+    data_at = pos + 4 + length
+    data_length = _INT.unpack_from(buf, data_at)[0] if 0 <= length <= end - pos - 8 else -1
+    if 0 <= data_length <= end - data_at - 4:
+        # The well-formed beginning in one go.
+        path = str(buf[pos + 4 : data_at], "utf-8", "replace")
+        pos = data_at + 4 + data_length
+        data = buf[data_at + 4 : pos]
+    else:
+        path, pos = decode_ustring(buf, pos, end)
+        data, pos = decode_buffer(buf, pos, end)
     tail = 12 if with_ttl else 4
     raw = buf[pos : end - tail]
     acls = _known_acls.get(raw)
@@ -134,11 +145,12 @@ _MULTI_READS: Final[dict[int, type[Record]]] = {
 }
 _CREATES: Final = frozenset({OpCode.CREATE, OpCode.CREATE2, OpCode.CREATE_CONTAINER})
 
-Op = tuple[int, str, "bytes | None", "Acls | None", int, int]
+# Type, path, data, acls, flags or version, ttl; where path and data lie in the body.
+Op = tuple[int, str, "bytes | None", "Acls | None", int, int, int, int]
 
 
 def decode_multi(body: bytes) -> list[Op]:
-    """The parts of a multi as (type, path, data, acls, flags or version, ttl), normalised.
+    """The parts of a multi, normalised.
 
     Types come out as they are executed: containers by flag, TTL creates without TTL flags as
     plain creates. Raises DecodeError for the whole request, NullAcl where no zxid is used up.
@@ -150,6 +162,13 @@ def decode_multi(body: bytes) -> list[Op]:
         type, done, pos = decode_multi_header(body, pos)
         if done:
             return ops
+        if type == OpCode.SET_DATA:
+            path, data, version, stop = decode_set_data(body, pos, end)
+            if path is None:
+                raise DecodeError("null path inside a multi")
+            ops.append((type, path, data, None, version, -1, pos, stop))
+            pos = stop + 4
+            continue
         if type not in _MULTI_WRITES:
             raise DecodeError(f"operation {type} inside a multi")
         op, pos = _decode_multi_op(type, body, pos, end)
@@ -169,10 +188,8 @@ def _decode_multi_op(type: int, body: bytes, pos: int, end: int) -> tuple[Op, in
     if path is None:
         raise DecodeError("null path inside a multi")
     if type == OpCode.DELETE or type == OpCode.CHECK:
-        return (type, path, None, None, decode_int(body, pos, end), -1), pos + 4
+        return (type, path, None, None, decode_int(body, pos, end), -1, 0, 0), pos + 4
     data, pos = decode_buffer(body, pos, end)
-    if type == OpCode.SET_DATA:
-        return (type, path, data, None, decode_int(body, pos, end), -1), pos + 4
     acls, pos = read_acls(body, pos)
     flags = decode_int(body, pos, end)
     pos += 4
@@ -190,7 +207,7 @@ def _decode_multi_op(type: int, body: bytes, pos: int, end: int) -> tuple[Op, in
         raise NullAcl("null ACL inside a multi")
     if flags == 4 and type in _CREATES:
         type = OpCode.CREATE_CONTAINER
-    return (type, path, data, acls, flags, ttl), pos
+    return (type, path, data, acls, flags, ttl, 0, 0), pos
 
 
 def decode_multi_read(body: bytes) -> list[tuple[int, str]]:

@@ -1,6 +1,7 @@
-"""FinalRequestProcessor: the reply to a write, once its transaction is applied.
+"""FinalRequestProcessor: a committed write goes into the tree, and its reply comes out.
 
-Source: FinalRequestProcessor, ZooKeeper 3.9.
+What this server has prepared itself is applied from the changes that it noted then; the tests hold
+that against applying the logged bytes. Source: FinalRequestProcessor, ZooKeeper 3.9.
 """
 
 from __future__ import annotations
@@ -8,14 +9,19 @@ from __future__ import annotations
 import struct
 from typing import Final
 
-from zkpy.datatree.apply import TxnResult
+from zkpy.datatree.apply import TxnResult, apply_part, apply_txn
 from zkpy.datatree.tree import DataTree
 from zkpy.protocol.jute import encode_text
+from zkpy.protocol.txns import SubTxn
 from zkpy.protocol.zoodefs import OpCode
 from zkpy.server.reads import MULTI_END
+from zkpy.server.request import Request
 
 _INT: Final = struct.Struct(">i")
 _MULTI_HEADER: Final = struct.Struct(">i?i")
+_SET_DATA_HEADER: Final = _MULTI_HEADER.pack(OpCode.SET_DATA, False, 0)
+_OWNER: Final = slice(52, 60)  # of a node's stat
+_NO_OWNER: Final = bytes(8)
 
 # What a part of a multi calls its result.
 _RESULT_TYPES: Final[dict[int, int]] = {
@@ -30,7 +36,67 @@ _RESULT_TYPES: Final[dict[int, int]] = {
 }
 
 
-def reply_body(tree: DataTree, result: TxnResult) -> bytes:
+def apply_request(tree: DataTree, request: Request) -> tuple[int, bytes]:
+    """Apply a write; return its error code, and the record of the reply if that is 0."""
+    zxid = request.zxid
+    txn = request.txn
+    if txn is not None:
+        result = apply_txn(tree, request.header(), txn)
+        err = result.err
+        body = b"" if err else _reply(tree, result)
+    else:
+        err = 0
+        parts = request.parts
+        if parts is not None:
+            body = _apply_multi(tree, request)
+        elif request.type == OpCode.SET_DATA:
+            change = request.changes[0]
+            node = tree.set_data(change.path or "/", change.data, 0, zxid, 0, change.stat)
+            body = tree.wire_stat(node)
+        else:
+            body = _apply_create(tree, request)
+        tree.last_processed_zxid = zxid
+    tree.digest = request.digest
+    return err, body
+
+
+def _apply_create(tree: DataTree, request: Request) -> bytes:
+    parent, child = request.changes
+    path = child.path
+    stat = child.stat
+    assert stat is not None, "nothing in this request deletes it again"
+    owner = stat[_OWNER]
+    node = tree.create_node(
+        path,
+        child.data,
+        child.acls,
+        0 if owner == _NO_OWNER else int.from_bytes(owner, "big", signed=True),
+        0,
+        request.zxid,
+        request.time,
+        (parent.stat, stat),
+    )
+    name = encode_text(path)
+    if request.type == OpCode.CREATE:
+        return _INT.pack(len(name)) + name
+    return _INT.pack(len(name)) + name + tree.wire_stat(node)
+
+
+def _apply_multi(tree: DataTree, request: Request) -> bytes:
+    out: list[bytes] = []
+    header = request.header()
+    zxid = request.zxid
+    for part in request.parts or ():
+        if isinstance(part, SubTxn):
+            out.append(_part(apply_part(tree, header, part)))
+        else:
+            node = tree.set_data(part.path or "/", part.data, 0, zxid, 0, part.stat)
+            out += (_SET_DATA_HEADER, tree.wire_stat(node))
+    out.append(MULTI_END)
+    return b"".join(out)
+
+
+def _reply(tree: DataTree, result: TxnResult) -> bytes:
     """The record behind the header of a successful write; `result` was applied just now."""
     type = result.type
     if type == OpCode.MULTI:

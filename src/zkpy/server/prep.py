@@ -1,16 +1,16 @@
 """PrepRequestProcessor: validates a write against what will be, and makes its transaction.
 
-"What will be" is the tree plus every change already on its way (`outstanding`), so that pipelined
-writes see each other. Each write gets the next zxid here, also one that is refused.
+Each write gets the next zxid here, also one that is refused. Records are mostly not built: a txn
+repeats the bytes of its request but for a few numbers.
 Source: PrepRequestProcessor, ZooKeeper 3.9; order of checks as clients observe it.
 """
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
-from zkpy.datatree.digest import node_digest
 from zkpy.datatree.node import CONTAINER_OWNER, EPHEMERAL, NODE_STAT, ttl_owner, wrap32
 from zkpy.datatree.quota import StatsTrack, limits_path, stats_path
 from zkpy.datatree.tree import RESERVED_PATHS, DataTree
@@ -24,7 +24,6 @@ from zkpy.protocol.errors import (
     NoAuth,
     NoChildrenForEphemerals,
     NodeExists,
-    NoNode,
     NotEmpty,
     QuotaExceeded,
     ReconfigDisabled,
@@ -35,7 +34,6 @@ from zkpy.protocol.paths import is_valid_path
 from zkpy.protocol.records import ReconfigRequest, SetACLRequest
 from zkpy.protocol.txns import (
     DIGEST_VERSION,
-    MASK64,
     CheckVersionTxn,
     CloseSessionTxn,
     CreateContainerTxn,
@@ -46,7 +44,6 @@ from zkpy.protocol.txns import (
     ErrorTxn,
     MultiTxn,
     SetACLTxn,
-    SetDataTxn,
     SubTxn,
     encode_digest,
     encode_header,
@@ -59,6 +56,7 @@ from zkpy.protocol.zoodefs import (
     OpCode,
     Perms,
 )
+from zkpy.server.changes import ChangeRecord, OutstandingChanges
 from zkpy.server.decode import (
     NullAcl,
     Op,
@@ -72,28 +70,13 @@ from zkpy.server.request import Request
 if TYPE_CHECKING:
     from zkpy.session.auth import Id, ProviderRegistry
 
+_INT: Final = struct.Struct(">i")
+_INT2: Final = struct.Struct(">ii")
 _pack_node = NODE_STAT.pack
 _unpack_node = NODE_STAT.unpack
 _RUNTIME_INCONSISTENCY: Final = -2
 
-
-class ChangeRecord:
-    """A node as it will be once the writes on their way are applied; `stat` None: deleted.
-
-    `digest` is the node's digest, or -1 while not computed.
-    """
-
-    __slots__ = ("acls", "children", "data", "digest", "path", "stat")
-
-    def __init__(
-        self, path: str, data: bytes | None, acls: Acls, stat: bytes | None, children: int
-    ) -> None:
-        self.path = path
-        self.data = data
-        self.acls = acls
-        self.stat = stat
-        self.children = children
-        self.digest = -1
+Maker = Callable[[Request, bytes, int, int], bytes]
 
 
 class PrepRequestProcessor:
@@ -121,16 +104,12 @@ class PrepRequestProcessor:
         self.digests = digests
         self.close_session_paths = close_session_paths
         self.reconfig_enabled = reconfig_enabled
-        self.outstanding: dict[str, ChangeRecord] = {}
-        # Refusals by hard quota, by the first component of the path.
-        self.quota_exceeded: dict[str, int] = {}
-        # While a multi is prepared: (path, what was outstanding there) for each of its changes.
-        self._undo: list[tuple[str, ChangeRecord | None]] | None = None
         self.last_zxid = tree.last_processed_zxid
-        self.digest = tree.digest
-        self._nodes = tree.nodes
-        self._acls_by_id = tree.acl_cache.by_id
-        self._makers: dict[int, Callable[[Request, bytes, int, int], Record]] = {
+        # Refusals for quota, by top-level name.
+        self.quota_exceeded: dict[str, int] = {}
+        self.outstanding = OutstandingChanges(tree, digests=digests)
+        self.applied = self.outstanding.applied
+        self._makers: dict[int, Maker] = {
             OpCode.CREATE: self._make_create,
             OpCode.CREATE2: self._make_create,
             OpCode.CREATE_CONTAINER: self._make_create,
@@ -148,93 +127,30 @@ class PrepRequestProcessor:
     def prepare(self, request: Request, buf: bytes, pos: int, end: int, wall_ms: int) -> bytes:
         """Make the transaction of `request`, whose body is buf[pos:end]; return its bytes.
 
+        `request` then has what applying needs: its `changes`, and where they do not say it all,
+        its `txn` or `parts`.
         Raises DecodeError if the body is malformed, in which case no zxid is used up.
         """
         request.zxid = zxid = self.last_zxid + 1
         request.time = wall_ms
         type = request.op
-        digest: bytes | None = None
+        outstanding = self.outstanding
         try:
             txn = self._makers[type](request, buf, pos, end)
         except KeeperError as error:
-            txn = ErrorTxn(error.code)
-            type = OpCode.ERROR
+            request.type = type = OpCode.ERROR
+            txn = self._generic(request, ErrorTxn(error.code))
         else:
             if self.digests:
-                digest = encode_digest(DIGEST_VERSION, self.digest)
+                txn += encode_digest(DIGEST_VERSION, outstanding.digest)
         self.last_zxid = zxid
-        request.type = type
+        request.digest = outstanding.digest
+        return encode_header(request.session_id, request.xid, zxid, wall_ms, type) + txn
+
+    def _generic(self, request: Request, txn: Record) -> bytes:
+        """A txn that is applied from its record."""
         request.txn = txn
-        request.digest = self.digest
-        header = encode_header(request.session_id, request.xid, zxid, wall_ms, type)
-        if digest is None:
-            return header + txn.encode()
-        return header + txn.encode() + digest
-
-    def applied(self, request: Request) -> None:
-        """Forget the changes of `request`, which the tree has now."""
-        outstanding = self.outstanding
-        for change in request.changes:
-            if outstanding.get(change.path) is change:
-                del outstanding[change.path]
-
-    # ------------------------------------------------------------------ what will be
-
-    def _record(self, path: str) -> ChangeRecord:
-        """A copy of the node as it will be, to change at will; the root is "". Raises NoNode."""
-        pending = self.outstanding.get(path)
-        if pending is not None:
-            stat = pending.stat
-            if stat is None:
-                raise NoNode(path)
-            record = ChangeRecord(path, pending.data, pending.acls, stat, pending.children)
-            record.digest = pending.digest
-            return record
-        node = self._nodes.get(path)
-        if node is None:
-            raise NoNode(path)
-        children = node.children
-        acls = self._acls_by_id.get(node.acl, ())
-        count = len(children) if children is not None else 0
-        return ChangeRecord(path, node.data, acls, node.stat, count)
-
-    def _valid_record(self, path: str | None) -> ChangeRecord:
-        """As `_record`, for a path that has to be valid. Raises BadArguments or NoNode."""
-        if not path:
-            raise BadArguments(path)
-        try:
-            return self._record(path if path != "/" else "")
-        except NoNode:
-            # Only now: a node that exists has a valid path.
-            if not is_valid_path(path):
-                raise BadArguments(path) from None
-            raise
-
-    def _exists(self, path: str) -> bool:
-        pending = self.outstanding.get(path)
-        if pending is not None:
-            return pending.stat is not None
-        return path in self._nodes
-
-    def _change(self, request: Request, record: ChangeRecord, old: int) -> None:
-        """Put `record` in place of what was, whose digest was `old` (0 if nothing was)."""
-        if self.digests:
-            if record.stat is None:
-                new = 0
-            else:
-                new = record.digest = node_digest(record.path, record.data, record.stat)
-            self.digest = (self.digest + new - old) & MASK64
-        if self._undo is not None:
-            self._undo.append((record.path, self.outstanding.get(record.path)))
-        self.outstanding[record.path] = record
-        request.changes.append(record)
-
-    def _digest_of(self, record: ChangeRecord) -> int:
-        if not self.digests:
-            return 0
-        if record.digest < 0 and record.stat is not None:
-            record.digest = node_digest(record.path, record.data, record.stat)
-        return record.digest
+        return txn.encode()
 
     def _check_acls(self, acls: Acls, perms: int, ids: tuple[Id, ...]) -> None:
         if acls is not OPEN_ACL_UNSAFE and not self.auth.check_acls(acls, perms, ids):
@@ -242,10 +158,13 @@ class PrepRequestProcessor:
 
     # ------------------------------------------------------------------ create
 
-    def _make_create(self, request: Request, buf: bytes, pos: int, end: int) -> Record:
-        with_ttl = request.op == OpCode.CREATE_TTL
-        path, data, acls, flags, ttl = decode_create(buf, pos, end, with_ttl)
-        return self._create(request, request.op, path, data, acls, flags, ttl)
+    def _make_create(self, request: Request, buf: bytes, pos: int, end: int) -> bytes:
+        op = request.op
+        path, data, acls, flags, ttl = decode_create(buf, pos, end, op == OpCode.CREATE_TTL)
+        txn = self._create(request, op, path, data, acls, flags, ttl)
+        if type(txn) is not CreateTxn:
+            request.txn = txn
+        return txn.encode()
 
     def _check_mode(self, op: int, flags: int, ttl: int) -> None:
         if not 0 <= flags <= 6:
@@ -278,9 +197,9 @@ class PrepRequestProcessor:
             raise BadArguments(path)
         if acls is not OPEN_ACL_UNSAFE:
             acls = self.auth.fix_acls(acls, request.ids)
-        parent = self._record(path[:slash])
+        parent = self.outstanding.record(path[:slash])
         self._check_acls(parent.acls, Perms.CREATE, request.ids)
-        old = self._digest_of(parent)
+        old = self.outstanding.digest_of(parent)
         assert parent.stat is not None
         czxid, mzxid, _, ctime, mtime, version, cversion, aversion, owner = _unpack_node(
             parent.stat
@@ -289,7 +208,7 @@ class PrepRequestProcessor:
             path += f"{cversion:010d}"
         if not is_valid_path(path):
             raise BadArguments(path)
-        if self._exists(path):
+        if self.outstanding.exists(path):
             raise NodeExists(path)
         if owner and self.tree.kind_of(owner) == EPHEMERAL:
             raise NoChildrenForEphemerals(path)
@@ -303,12 +222,12 @@ class PrepRequestProcessor:
                 czxid, mzxid, zxid, ctime, mtime, version, child_cversion, aversion, owner
             )
         parent.children += 1
-        self._change(request, parent, old)
+        self.outstanding.put(request.changes, parent, old)
         ephemeral = flags in EPHEMERAL_MODES and op != OpCode.CREATE_CONTAINER
         child_owner = self._owner_of(request, op, ephemeral, ttl)
         time = request.time
         stat = _pack_node(zxid, zxid, zxid, time, time, 0, 0, 0, child_owner)
-        self._change(request, ChangeRecord(path, data, acls, stat, 0), 0)
+        self.outstanding.put(request.changes, ChangeRecord(path, data, acls, stat, 0), 0)
         if op == OpCode.CREATE_CONTAINER:
             return CreateContainerTxn(path, data, acls, child_cversion)
         if op == OpCode.CREATE_TTL:
@@ -342,15 +261,15 @@ class PrepRequestProcessor:
 
     # ------------------------------------------------------------------ delete
 
-    def _make_delete(self, request: Request, buf: bytes, pos: int, end: int) -> Record:
+    def _make_delete(self, request: Request, buf: bytes, pos: int, end: int) -> bytes:
         path, version = decode_path_version(buf, pos, end)
-        return self._delete(request, path, version)
+        return self._generic(request, self._delete(request, path, version))
 
     def _delete(self, request: Request, path: str | None, version: int) -> Record:
         path = self._deletable(path)
-        parent = self._record(path[: path.rfind("/")])
+        parent = self.outstanding.record(path[: path.rfind("/")])
         self._check_acls(parent.acls, Perms.DELETE, request.ids)
-        record = self._record(path)
+        record = self.outstanding.record(path)
         assert record.stat is not None
         if version != -1 and version != _unpack_node(record.stat)[5]:
             raise BadVersion(path)
@@ -367,39 +286,44 @@ class PrepRequestProcessor:
         return path
 
     def _remove(self, request: Request, parent: ChangeRecord, record: ChangeRecord) -> None:
+        outstanding = self.outstanding
         assert parent.stat is not None
-        old = self._digest_of(parent)
+        old = outstanding.digest_of(parent)
         fields = _unpack_node(parent.stat)
         if request.zxid > fields[2]:
             parent.stat = _pack_node(*fields[:2], request.zxid, *fields[3:])
         parent.children -= 1
-        self._change(request, parent, old)
-        old = self._digest_of(record)
-        self._change(request, ChangeRecord(record.path, None, (), None, 0), old)
+        outstanding.put(request.changes, parent, old)
+        old = outstanding.digest_of(record)
+        outstanding.put(request.changes, ChangeRecord(record.path, None, (), None, 0), old)
 
-    def _make_delete_container(self, request: Request, buf: bytes, pos: int, end: int) -> Record:
-        path, _ = decode_path_version(buf + b"\xff\xff\xff\xff", pos, end + 4)
+    def _make_delete_container(self, request: Request, buf: bytes, pos: int, end: int) -> bytes:
+        path, _ = decode_path_version(buf[pos:end] + b"\xff\xff\xff\xff", 0, end - pos + 4)
         path = self._deletable(path)
-        record = self._record(path)
+        record = self.outstanding.record(path)
         assert record.stat is not None
         if record.children:
             raise NotEmpty(path)
         owner = _unpack_node(record.stat)[8]
         if owner and self.tree.kind_of(owner) == EPHEMERAL:
             raise BadVersion(path)
-        self._remove(request, self._record(path[: path.rfind("/")]), record)
-        return DeleteTxn(path)
+        self._remove(request, self.outstanding.record(path[: path.rfind("/")]), record)
+        return self._generic(request, DeleteTxn(path))
 
-    # ------------------------------------------------------------------ setData, setACL
+    # ------------------------------------------------------------------ setData, setACL, check
 
-    def _make_set_data(self, request: Request, buf: bytes, pos: int, end: int) -> Record:
-        path, data, version = decode_set_data(buf, pos, end)
-        return self._set_data(request, path, data, version)
+    def _make_set_data(self, request: Request, buf: bytes, pos: int, end: int) -> bytes:
+        path, data, version, stop = decode_set_data(buf, pos, end)
+        version = self._set_data(request, path, data, version)
+        # The record is that of the request, with the version that will be.
+        return buf[pos:stop] + _INT.pack(version)
 
     def _set_data(
         self, request: Request, path: str | None, data: bytes | None, version: int
-    ) -> Record:
-        record = self._valid_record(path)
+    ) -> int:
+        """Validate and note a setData; return the version that the data will have."""
+        outstanding = self.outstanding
+        record = outstanding.valid_record(path)
         if record.acls is not OPEN_ACL_UNSAFE:
             self._check_acls(record.acls, Perms.WRITE, request.ids)
         if self.enforce_quota:
@@ -410,37 +334,36 @@ class PrepRequestProcessor:
         czxid, _, pzxid, ctime, _, current, cversion, aversion, owner = _unpack_node(stat)
         if version != -1 and version != current:
             raise BadVersion(path)
-        old = self._digest_of(record)
+        old = outstanding.digest_of(record)
         version = current + 1 if current != 0x7FFFFFFF else -0x80000000
         record.data = data
         record.stat = _pack_node(
             czxid, request.zxid, pzxid, ctime, request.time, version, cversion, aversion, owner
         )
-        self._change(request, record, old)
-        return SetDataTxn(record.path or "/", data, version)
+        outstanding.put(request.changes, record, old)
+        return version
 
-    def _make_set_acl(self, request: Request, buf: bytes, pos: int, end: int) -> Record:
+    def _make_set_acl(self, request: Request, buf: bytes, pos: int, end: int) -> bytes:
         asked, _ = SetACLRequest.decode(buf[pos:end])
         path = asked.path
         if path is None or not is_valid_path(path):
             raise BadArguments(path)
         acls = self.auth.fix_acls(asked.acl, request.ids)
-        record = self._record(path if len(path) > 1 else "")
+        record = self.outstanding.valid_record(path)
         self._check_acls(record.acls, Perms.ADMIN, request.ids)
-        stat = record.stat
-        assert stat is not None
-        fields = _unpack_node(stat)
+        assert record.stat is not None
+        fields = _unpack_node(record.stat)
         if asked.version != -1 and asked.version != fields[7]:
             raise BadVersion(path)
-        old = self._digest_of(record)
+        old = self.outstanding.digest_of(record)
         aversion = wrap32(fields[7] + 1)
         record.acls = acls
         record.stat = _pack_node(*fields[:7], aversion, fields[8])
-        self._change(request, record, old)
-        return SetACLTxn(path, acls, aversion)
+        self.outstanding.put(request.changes, record, old)
+        return self._generic(request, SetACLTxn(path, acls, aversion))
 
     def _check(self, request: Request, path: str | None, version: int) -> Record:
-        record = self._valid_record(path)
+        record = self.outstanding.valid_record(path)
         self._check_acls(record.acls, Perms.READ, request.ids)
         assert record.stat is not None
         current = _unpack_node(record.stat)[5]
@@ -448,7 +371,7 @@ class PrepRequestProcessor:
             raise BadVersion(path)
         return CheckVersionTxn(record.path or "/", wrap32(current + 1))
 
-    def _make_reconfig(self, request: Request, buf: bytes, pos: int, end: int) -> Record:
+    def _make_reconfig(self, request: Request, buf: bytes, pos: int, end: int) -> bytes:
         ReconfigRequest.decode(buf[pos:end])
         if not self.reconfig_enabled:
             raise ReconfigDisabled
@@ -456,67 +379,88 @@ class PrepRequestProcessor:
 
     # ------------------------------------------------------------------ multi
 
-    def _make_multi(self, request: Request, buf: bytes, pos: int, end: int) -> Record:
+    def _make_multi(self, request: Request, buf: bytes, pos: int, end: int) -> bytes:
+        body = buf[pos:end]
         try:
-            ops = decode_multi(buf[pos:end])
+            ops = decode_multi(body)
         except NullAcl:
             raise
         except DecodeError:
             raise MarshallingError from None
-        digest = self.digest
-        subs: list[SubTxn] = []
-        error = 0
-        undo: list[tuple[str, ChangeRecord | None]] = []
-        self._undo = undo
+        outstanding = self.outstanding
+        digest = outstanding.digest
+        changes = request.changes
+        parts: list[ChangeRecord | SubTxn] = []
+        out = [_INT.pack(len(ops))]
+        outstanding.begin()
         for op in ops:
-            if error:
-                subs.append(self._failed(_RUNTIME_INCONSISTENCY))
-                continue
+            type, path, data, _, number, _, start, stop = op
             try:
-                type, txn = self._multi_op(request, op)
-            except KeeperError as refused:
-                error = refused.code
-                subs.append(self._failed(error))
-            else:
-                subs.append(SubTxn(type, txn.encode(), txn))
-        self._undo = None
-        if error:
-            for path, previous in reversed(undo):
-                if previous is None:
-                    del self.outstanding[path]
+                if type == OpCode.SET_DATA:
+                    version = self._set_data(request, path, data, number)
+                    parts.append(changes[-1])
+                    out += (_INT2.pack(type, stop - start + 4), body[start:stop])
+                    out.append(_INT.pack(version))
                 else:
-                    self.outstanding[path] = previous
-            request.changes.clear()
-            self.digest = digest
-        return MultiTxn(subs)
+                    txn = self._multi_op(request, op)
+                    encoded = txn.encode()
+                    parts.append(SubTxn(type, encoded, txn))
+                    out += (_INT2.pack(type, len(encoded)), encoded)
+            except KeeperError as error:
+                outstanding.take_back(digest)
+                changes.clear()
+                return self._failed_multi(request, body, ops, parts, error.code)
+        outstanding.end()
+        request.parts = parts
+        return b"".join(out)
 
-    def _failed(self, code: int) -> SubTxn:
-        record = ErrorTxn(code)
-        return SubTxn(OpCode.ERROR, record.encode(), record)
-
-    def _multi_op(self, request: Request, op: Op) -> tuple[int, Record]:
-        type, path, data, acls, number, ttl = op
-        if type == OpCode.SET_DATA:
-            return type, self._set_data(request, path, data, number)
+    def _multi_op(self, request: Request, op: Op) -> Record:
+        type, path, data, acls, number, ttl, _, _ = op
         if type == OpCode.DELETE:
-            return type, self._delete(request, path, number)
+            return self._delete(request, path, number)
         if type == OpCode.CHECK:
-            return type, self._check(request, path, number)
-        return type, self._create(request, type, path, data, acls, number, ttl)
+            return self._check(request, path, number)
+        return self._create(request, type, path, data, acls, number, ttl)
+
+    def _failed_multi(
+        self,
+        request: Request,
+        body: bytes,
+        ops: list[Op],
+        parts: list[ChangeRecord | SubTxn],
+        code: int,
+    ) -> bytes:
+        """The txn of a multi whose part behind `parts` was refused with `code`."""
+        subs: list[SubTxn] = []
+        for op, part in zip(ops, parts, strict=False):
+            if isinstance(part, SubTxn):
+                subs.append(part)
+            else:
+                assert part.stat is not None
+                version = part.stat[40:44]
+                subs.append(SubTxn(OpCode.SET_DATA, body[op[6] : op[7]] + version))
+        for _ in range(len(ops) - len(parts)):
+            subs.append(SubTxn(OpCode.ERROR, _INT.pack(code)))
+            code = _RUNTIME_INCONSISTENCY
+        return self._generic(request, MultiTxn(subs))
 
     # ------------------------------------------------------------------ sessions
 
-    def _make_create_session(self, request: Request, buf: bytes, pos: int, end: int) -> Record:
-        return CreateSessionTxn(int.from_bytes(buf[pos:end], "big", signed=True))
+    def _make_create_session(self, request: Request, buf: bytes, pos: int, end: int) -> bytes:
+        timeout_ms = int.from_bytes(buf[pos:end], "big", signed=True)
+        return self._generic(request, CreateSessionTxn(timeout_ms))
 
-    def _make_close_session(self, request: Request, buf: bytes, pos: int, end: int) -> Record:
+    def _make_close_session(self, request: Request, buf: bytes, pos: int, end: int) -> bytes:
         session_id = request.session_id
+        outstanding = self.outstanding
         paths = dict(self.tree.ephemerals.get(session_id, {}))
-        for record in self.outstanding.values():
+        for record in outstanding.records.values():
             if record.stat is None:
                 paths.pop(record.path, None)
             elif _unpack_node(record.stat)[8] == session_id and session_id:
                 paths[record.path] = None
         for path in paths:
-            self._remove(request, self._record(path[: path.rfind("/")]), self._record(path))
-        return CloseSessionTxn(list(paths) if self.close_session_paths else None)
+            parent = outstanding.record(path[: path.rfind("/")])
+            self._remove(request, parent, outstanding.record(path))
+        txn = CloseSessionTxn(list(paths) if self.close_session_paths else None)
+        return self._generic(request, txn)

@@ -8,8 +8,9 @@ from zkpy.protocol.txns import TxnHeader
 
 if TYPE_CHECKING:
     from zkpy.protocol.jute import Record
+    from zkpy.protocol.txns import SubTxn
+    from zkpy.server.changes import ChangeRecord
     from zkpy.server.cnxn import ServerCnxn
-    from zkpy.server.prep import ChangeRecord
     from zkpy.session.auth import Id
 
 
@@ -28,6 +29,7 @@ class Request:
         "ids",
         "large_bytes",
         "op",
+        "parts",
         "received_ms",
         "session_id",
         "time",
@@ -58,7 +60,10 @@ class Request:
         self.time = 0
         # The type of its txn: that of the request, or of an error.
         self.type = op
+        # What applying needs besides `changes`: a record, or the parts of a multi (of a setData its
+        # change, of anything else its sub-txn).
         self.txn: Record | None = None
+        self.parts: list[ChangeRecord | SubTxn] | None = None
         # The tree digest once this is applied, as the proposal says.
         self.digest = 0
         self.changes: list[ChangeRecord] = []

@@ -16,7 +16,6 @@ import struct
 from collections import deque
 from typing import TYPE_CHECKING, Final
 
-from zkpy.datatree.apply import apply_txn
 from zkpy.datatree.tree import DataTree
 from zkpy.protocol.errors import (
     AuthFailed,
@@ -27,16 +26,14 @@ from zkpy.protocol.errors import (
     ThrottledOp,
     Unimplemented,
 )
-from zkpy.protocol.jute import encode_text
 from zkpy.protocol.records import AuthPacket
-from zkpy.protocol.txns import CreateTxn, SetDataTxn
 from zkpy.protocol.zoodefs import OpCode
 from zkpy.server.cnxn import ESTABLISHED, ServerCnxn
 from zkpy.server.connect import Handshake
 from zkpy.server.containers import ContainerManager
 from zkpy.server.decode import decode_buffer
 from zkpy.server.environment import Environment
-from zkpy.server.final import reply_body
+from zkpy.server.final import apply_request
 from zkpy.server.prep import PrepRequestProcessor
 from zkpy.server.reads import REPLY, ReadHandler, ReadProcessor
 from zkpy.server.request import Request
@@ -465,29 +462,12 @@ class ZooKeeperServer:
 
     def _commit(self, request: Request) -> None:
         """Apply one write, let its watch events out, then its reply."""
-        tree = self.tree
         zxid = request.zxid
-        txn = request.txn
-        assert zxid > tree.last_processed_zxid, "applied once, in order"
-        if type(txn) is SetDataTxn and request.type == OpCode.SET_DATA:
-            # The common write goes straight in, with the stat that prep has computed.
-            stat = request.changes[0].stat
-            node = tree.set_data(txn.path or "", txn.data, txn.version, zxid, request.time, stat)
-            tree.last_processed_zxid = zxid
-            err = 0
-            body = tree.wire_stat(node)
-        elif type(txn) is CreateTxn:
-            err = 0
-            body = self._create(request, txn)
-        else:
-            assert txn is not None
-            result = apply_txn(tree, request.header(), txn)
-            err = result.err
-            body = b"" if err else reply_body(tree, result)
-        tree.digest = request.digest
+        assert zxid > self.tree.last_processed_zxid, "applied once, in order"
+        err, body = apply_request(self.tree, request)
         if not zxid & 127:
             self.stats.digests.append((zxid, request.digest))
-        self.prep.applied(request)
+        self.prep.applied(request.changes)
         if request.large_bytes:
             self._large_bytes -= request.large_bytes
         cnxn = request.cnxn
@@ -510,27 +490,6 @@ class ZooKeeperServer:
             self.dirty.append(cnxn)
         if cnxn.finishing and not pending:
             self.close(cnxn)
-
-    def _create(self, request: Request, txn: CreateTxn) -> bytes:
-        """Apply a create with the stats that prep has computed; return the body of the reply."""
-        tree = self.tree
-        parent, child = request.changes
-        path = child.path
-        node = tree.create_node(
-            path,
-            txn.data,
-            txn.acl or (),
-            request.session_id if txn.ephemeral else 0,
-            txn.parent_cversion,
-            request.zxid,
-            request.time,
-            (parent.stat, child.stat),
-        )
-        tree.last_processed_zxid = request.zxid
-        name = encode_text(path)
-        if request.type == OpCode.CREATE:
-            return _INT.pack(len(name)) + name
-        return _INT.pack(len(name)) + name + tree.wire_stat(node)
 
     def _session_changed(self, request: Request) -> None:
         """A createSession or closeSession has been applied, or nobody waits for the reply."""

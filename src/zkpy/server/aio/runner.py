@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 MAX_TIMER_SECONDS: Final = 3600.0
+RECEIVE_BYTES: Final = 128 * 1024
 
 
 class Runner:
@@ -45,6 +46,7 @@ class Runner:
         self.server = server
         self.loop = loop
         self.woken = False
+        self.buffer = memoryview(bytearray(RECEIVE_BYTES))
         self.keep_alive = server.config.client_tcp_keep_alive
         self.stopped: asyncio.Future[None] = loop.create_future()
         self._log = txn_log
