@@ -493,6 +493,7 @@ class ZooKeeperServer:
 
     def _session_changed(self, request: Request) -> None:
         """A createSession or closeSession has been applied, or nobody waits for the reply."""
+        self.stats.packets_sent -= 1  # as the batch counts it; what is sent after all is added
         if request.op == OpCode.CLOSE_SESSION:
             self._session_closed(request)
         elif request.op == OpCode.CREATE_SESSION:
