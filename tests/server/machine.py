@@ -20,6 +20,7 @@ from zkpy.server.cnxn import ServerCnxn
 from zkpy.server.settings import make_config
 from zkpy.server.zkserver import ZooKeeperServer
 from zkpy.session.auth import (
+    AuthenticationProvider,
     DigestAuthenticationProvider,
     IPAuthenticationProvider,
     ProviderRegistry,
@@ -41,7 +42,7 @@ class Machine:
         self.zab = Standalone(self.tree.last_processed_zxid)
         self.log: list[tuple[int, bytes]] = []
         self.clients: dict[ServerCnxn, Client] = {}
-        providers = [
+        providers: list[AuthenticationProvider] = [
             IPAuthenticationProvider(),
             DigestAuthenticationProvider(super_digest=self.config.super_digest),
         ]
@@ -128,7 +129,7 @@ class Client:
         self.machine = machine
         self.cnxn = cnxn
         self.inbox = bytearray()
-        self.closed = False
+        self.closed: bool = False
         self.reads = True  # False: its receive window is full
         self.session: Session | None = None
         self.events: list[Event] = []
@@ -265,7 +266,8 @@ class Client:
         self.machine.settle()
         found = []
         for payload in self.frames():
-            reply = Reply(*struct.unpack_from(">iqi", payload), payload[16:])
+            xid, zxid, err = struct.unpack_from(">iqi", payload)
+            reply = Reply(xid, zxid, err, payload[16:])
             found.append(reply)
             if reply.is_event:
                 self.events.append(reply.event())
