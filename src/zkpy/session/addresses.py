@@ -46,13 +46,17 @@ def normalise_address(peername_host: str) -> str:
     """
     if ":" not in peername_host:
         return peername_host
+    if peername_host.startswith("::ffff:") and peername_host.count(".") == 3:
+        v4 = peername_host[7:]
+        if parse_address(v4) is not None:
+            return v4  # as kernels write it: every IPv4 client of a socket for both families
     host, percent, zone = peername_host.partition("%")
     head, colon, tail = host.rpartition(":")
     if "." in tail:
-        v4 = parse_address(tail)
-        if v4 is None:
+        address = parse_address(tail)
+        if address is None:
             return peername_host
-        host = f"{head}{colon}{v4[0] >> 16:x}:{v4[0] & 0xFFFF:x}"
+        host = f"{head}{colon}{address[0] >> 16:x}:{address[0] & 0xFFFF:x}"
     groups = _v6_groups(host)
     if groups is None:
         return peername_host

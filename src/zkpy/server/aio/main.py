@@ -19,7 +19,7 @@ from zkpy.persistence.errors import DiskWriteError, PersistenceError
 from zkpy.persistence.store import FileTxnSnapLog, Settings
 from zkpy.protocol.config_error import UNEXPECTED
 from zkpy.quorum.standalone import Standalone
-from zkpy.server.aio.client_port import ClientPort
+from zkpy.server.aio.client_port import ClientListener, Poller
 from zkpy.server.aio.environment import OsEnvironment
 from zkpy.server.aio.runner import Runner
 from zkpy.server.aio.snapshots import Snapshots
@@ -63,7 +63,8 @@ class Server:
         self._store: FileTxnSnapLog | None = None
         self._runner: Runner | None = None
         self._snapshots: Snapshots | None = None
-        self._listeners: list[asyncio.Server] = []
+        self._poller: Poller | None = None
+        self._listeners: list[ClientListener] = []
 
     @property
     def zookeeper(self) -> ZooKeeperServer:
@@ -84,9 +85,10 @@ class Server:
                 store.snap, loaded.tree, config, loop, self._failed
             )
             self._runner = runner = Runner(server, store.log, snapshots, loop)
+            self._poller = Poller(runner)
             runner.start()
             if config.client_port is not None:
-                await self._listen(config.client_port_address, config.client_port)
+                self._listen(self._poller, config.client_port_address, config.client_port)
         except BaseException:
             await self.stop()
             raise
@@ -111,17 +113,12 @@ class Server:
         gc.freeze()
         return server
 
-    async def _listen(self, host: str, port: int) -> None:
-        loop = asyncio.get_running_loop()
-        runner = self._runner
-        assert runner is not None
+    def _listen(self, poller: Poller, host: str, port: int) -> None:
         backlog = self.config.client_port_listen_backlog
         sock = listening_socket(host, port, backlog if backlog > 0 else DEFAULT_BACKLOG)
-        self.port = self.environment.bound_client_port = sock.getsockname()[1]
-        listener = await loop.create_server(
-            lambda: ClientPort(runner), sock=sock, backlog=min(DEFAULT_BACKLOG, 128)
-        )
+        listener = ClientListener(poller, sock)
         self._listeners.append(listener)
+        self.port = self.environment.bound_client_port = listener.port
         log.info("binding to port %s:%s", host or "0.0.0.0", self.port)
 
     def _failed(self, error: BaseException) -> None:
@@ -143,16 +140,18 @@ class Server:
         if self._runner is not None:
             await self._close_clients(self._runner)
             self._runner = None
+        if self._poller is not None:
+            self._poller.close()
+            self._poller = None
         if self._store is not None:
             store, self._store = self._store, None
             store.close()
 
     async def _close_clients(self, runner: Runner) -> None:
         runner.close()
-        ports = [cnxn.transport for cnxn in runner.server.cnxns]
-        for port in ports:
-            if isinstance(port, ClientPort):
-                port.transport.close()
+        if self._poller is not None:
+            for port in self._poller.clients():
+                port.close()
         await asyncio.sleep(0)
         if not runner.stopped.done():
             runner.stopped.set_result(None)

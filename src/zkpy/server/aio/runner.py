@@ -1,7 +1,7 @@
 """Performs what the core asks for, once per loop turn: log, then sockets.
 
-    data_received (any number) -> core -> wake -> flush: one hand-over to the log thread,
-                                                         one socket write per client
+    ready sockets (any number) -> core -> flush: one hand-over to the log thread,
+                                                 one socket write per client
     log thread -> _on_durable -> core -> flush
 
 Owns the order of effects: a reply to a write exists only after `durable` has been called, so
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 MAX_TIMER_SECONDS: Final = 3600.0
-RECEIVE_BYTES: Final = 128 * 1024
 
 
 class Runner:
@@ -46,7 +45,6 @@ class Runner:
         self.server = server
         self.loop = loop
         self.woken = False
-        self.buffer = memoryview(bytearray(RECEIVE_BYTES))
         self.keep_alive = server.config.client_tcp_keep_alive
         self.stopped: asyncio.Future[None] = loop.create_future()
         self._log = txn_log
@@ -77,7 +75,7 @@ class Runner:
         server.wall_ms = int(time.time() * 1000)
 
     def wake(self) -> None:
-        """Flush once everything of this loop turn has been received."""
+        """Flush once this loop turn is over."""
         if not self.woken:
             self.woken = True
             self.loop.call_soon(self.flush)
@@ -101,11 +99,10 @@ class Runner:
             port: ClientPort | None = cnxn.transport  # type: ignore[assignment]
             if port is None:
                 continue
-            transport = port.transport
             if cnxn.out:
                 if cnxn.state:  # four letter words are no responses
                     server.stats.response_size(len(cnxn.out))
-                transport.write(cnxn.out)
+                port.send(cnxn.out)
                 cnxn.out = bytearray()
             if cnxn.closed:
                 port.hang_up()
@@ -114,10 +111,9 @@ class Runner:
 
     def _attend(self, cnxn: ServerCnxn, port: ClientPort) -> None:
         """A connection that is held: let it go on, keep it waiting, or give it up."""
-        if port.transport.get_write_buffer_size() > MAX_UNREAD_BYTES:
+        if len(port.unsent) > MAX_UNREAD_BYTES:
             log.warning("closing %s: it does not read what is sent to it", cnxn)
-            self.server.close(cnxn)
-            port.transport.abort()
+            port.close()
             return
         if cnxn.held:
             self.server.resume(cnxn)
