@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 
+import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from zkpy.datatree.acls import OPEN_UNSAFE_ACL_ID, ReferenceCountedACLCache
 from zkpy.protocol.acl import ACL, OPEN_ACL_UNSAFE, READ_ACL_UNSAFE, Acls
+from zkpy.protocol.errors import DecodeError
 
 LISTS: list[Acls] = [OPEN_ACL_UNSAFE, READ_ACL_UNSAFE, (), (ACL(31, "digest", "a:b"),)]
 
@@ -90,3 +92,24 @@ def test_world_anyone_is_one_object() -> None:
     assert cache.by_id[cache.add(mine)] is OPEN_ACL_UNSAFE
     cache.load(8, (ACL(31, "world", "anyone"),))
     assert cache.by_id[8] is OPEN_ACL_UNSAFE
+
+
+def test_an_entry_that_no_node_used_can_be_taken_up() -> None:
+    cache = ReferenceCountedACLCache()
+    cache.load(4, READ_ACL_UNSAFE)
+    assert cache.add(READ_ACL_UNSAFE) == 4
+    cache.purge_unused()
+    assert cache.entries() == [(4, READ_ACL_UNSAFE)]
+
+
+def test_numbers_of_a_damaged_map() -> None:
+    cache = ReferenceCountedACLCache()
+    cache.load(OPEN_UNSAFE_ACL_ID, READ_ACL_UNSAFE)
+    assert cache.by_id[OPEN_UNSAFE_ACL_ID] == OPEN_ACL_UNSAFE
+    assert cache.add(READ_ACL_UNSAFE) == 1
+    cache.load(5, ())
+    with pytest.raises(DecodeError, match="twice"):
+        cache.load(5, OPEN_ACL_UNSAFE)
+    for damaged in (cache.load, lambda acl_id, _: cache.use(acl_id)):
+        with pytest.raises(DecodeError):
+            damaged((1 << 63) - 1, ())

@@ -99,6 +99,10 @@ def test_a_touch_within_the_bucket_changes_nothing() -> None:
     queue.touch("a", 1500, 499)
     assert queue.buckets == {2000: bucket}
     assert list(bucket) == ["a", "b"]
+    queue.touch("b", 1000, 0)
+    queue.touch("a", 1000, 0)
+    queue.touch("a", 1999, 0)
+    assert list(bucket) == ["a", "b"]
     queue.touch("a", 1500, 500)
     assert list(bucket) == ["b"]
     assert list(queue.buckets[3000]) == ["a"]

@@ -9,8 +9,11 @@ from __future__ import annotations
 from typing import Final
 
 from zkpy.protocol.acl import OPEN_ACL_UNSAFE, Acls
+from zkpy.protocol.errors import DecodeError
 
 OPEN_UNSAFE_ACL_ID: Final = -1
+# Far beyond what counting reaches: a snapshot with more is damaged, and would leave no number free.
+MAX_ACL_ID: Final = 1 << 62
 
 
 class ReferenceCountedACLCache:
@@ -34,9 +37,8 @@ class ReferenceCountedACLCache:
             acl_id = self.last_id
             self._ids[acls] = acl_id
             self.by_id[acl_id] = acls
-            self._counts[acl_id] = 1
-        else:
-            self._counts[acl_id] += 1
+        # An entry of a snapshot may have had no node until now.
+        self._counts[acl_id] = self._counts.get(acl_id, 0) + 1
         return acl_id
 
     def release(self, acl_id: int) -> None:
@@ -52,21 +54,30 @@ class ReferenceCountedACLCache:
         if self._ids.get(acls) == acl_id:
             del self._ids[acls]
 
-    def use(self, acl_id: int) -> None:
-        """Count one more node with `acl_id`, while a snapshot is loaded."""
+    def use(self, acl_id: int, count: int = 1) -> None:
+        """Count `count` more nodes with `acl_id`, while a snapshot is loaded."""
         if acl_id in self.by_id and acl_id != OPEN_UNSAFE_ACL_ID:
-            self._counts[acl_id] = self._counts.get(acl_id, 0) + 1
+            self._counts[acl_id] = self._counts.get(acl_id, 0) + count
         elif acl_id > self.last_id:
             # A node younger than the ACL map of its fuzzy snapshot. No other list may get its
             # number before the log repairs the node.
-            self.last_id = acl_id
+            self._skip_to(acl_id)
 
     def load(self, acl_id: int, acls: Acls) -> None:
-        """Take over an entry of a snapshot's ACL map."""
+        """Take over an entry of a snapshot's ACL map. Raises DecodeError if it cannot be one."""
+        if acl_id == OPEN_UNSAFE_ACL_ID:
+            return  # its meaning is fixed
+        if acl_id in self.by_id:
+            raise DecodeError(f"ACL number {acl_id} twice")
         if acls == OPEN_ACL_UNSAFE:
             acls = OPEN_ACL_UNSAFE
+        self._skip_to(acl_id)
         self.by_id[acl_id] = acls
         self._ids[acls] = acl_id
+
+    def _skip_to(self, acl_id: int) -> None:
+        if acl_id > MAX_ACL_ID:
+            raise DecodeError(f"ACL number {acl_id}")
         self.last_id = max(self.last_id, acl_id)
 
     def purge_unused(self) -> None:
