@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any, NamedTuple
 
 from . import wire
@@ -18,6 +19,7 @@ from .sequences import CLIENTS, SUPER_CREDENTIAL, Step
 from .wire import Stat
 
 SESSION_TIMEOUT_MS = 60_000
+REPLY_TIMEOUT_S = 8.0
 # What both servers of a comparison get. Caches off: the reference's serves outdated quota usage.
 # Containers and TTL nodes are not collected, as nobody knows when that would happen.
 CONFIG = {
@@ -119,7 +121,7 @@ class Side:
         seen: list[Seen] = []
         try:
             while replies:
-                reply = self.clients[index].recv(20.0)
+                reply = self.clients[index].recv(REPLY_TIMEOUT_S)
                 seen.append(self._seen(index, reply))
                 replies -= not reply.is_event
         except Closed:
@@ -262,7 +264,8 @@ class Side:
     def _counts(self) -> list[tuple[str, str]]:
         lines = four_letter_word(self.server.address, "mntr").splitlines()
         values = dict(line.split("\t", 1) for line in lines)
-        keys = ["znode_count", "ephemerals_count", "approximate_data_size", "global_sessions"]
+        # Not approximate_data_size: the reference forgets quota usage it rewrites in place.
+        keys = ["znode_count", "ephemerals_count", "global_sessions"]
         return [(key, values.get(f"zk_{key}", "missing")) for key in keys]
 
     def watch_counts(self) -> str:
@@ -293,9 +296,10 @@ class Side:
 
 
 class Difference(NamedTuple):
-    """Where two servers parted: the step (or "the end"), and what each showed that differs."""
+    """Where two servers parted: the step (or the end), and what each showed that differs."""
 
     where: int
+    kind: str
     step: str
     expected: list[str]
     got: list[str]
@@ -305,6 +309,14 @@ class Difference(NamedTuple):
         lines += [f"  expected {line}" for line in self.expected or ["nothing"]]
         lines += [f"  got      {line}" for line in self.got or ["nothing"]]
         return "\n".join(lines)
+
+
+class Broken(Exception):
+    """A server did not do what any server does."""
+
+    def __init__(self, difference: Difference) -> None:
+        super().__init__(str(difference))
+        self.difference = difference
 
 
 Excuse = Callable[[Step | None, Seen, Seen], bool]
@@ -319,21 +331,42 @@ class Pair:
 
     def compare(self, steps: list[Step]) -> Difference | None:
         """Run `steps` on both, in step. After a difference both start again with empty trees."""
-        for side in self.sides:
-            side.open()
-        for number, step in enumerate(steps):
-            difference = self._differ(number, step, *(side.run(step) for side in self.sides))
-            if difference is not None:
-                self.reset()
-                return difference
-        if not self._watch_counts_agree():
-            expected, got = (side.watch_counts() for side in self.sides)
-            self.reset()
-            return Difference(len(steps), "watch counts at the end", [expected], [got])
-        difference = self._differ(len(steps), None, *(side.finish() for side in self.sides))
+        try:
+            difference = self._compare(steps)
+        except Broken as broken:
+            difference = broken.difference
         if difference is not None:
             self.reset()
         return difference
+
+    def _compare(self, steps: list[Step]) -> Difference | None:
+        end = len(steps)
+        self._both(Side.open, 0, "opening sessions")
+        for number, step in enumerate(steps):
+            expected, got = self._both(partial(Side.run, step=step), number, str(step))
+            difference = self._differ(number, step, expected, got)
+            if difference is not None:
+                return difference
+        if not self._watch_counts_agree():
+            expected, got = (side.watch_counts() for side in self.sides)
+            return Difference(end, "watches", "watch counts at the end", [expected], [got])
+        return self._differ(end, None, *self._both(Side.finish, end, "the end"))
+
+    def _both(self, action: Callable[[Side], Any], number: int, text: str) -> tuple[Any, Any]:
+        """Do it on both sides; a server that hangs or dies is a difference too."""
+        results = []
+        for side in self.sides:
+            try:
+                results.append(action(side))
+            except (OSError, Closed, AssertionError, ValueError) as error:
+                lines = [f"{side.server.name} is broken: {error!r}", side.server.log_tail()]
+                believed = side is self.sides[0]
+                raise Broken(
+                    Difference(
+                        number, "broken", text, lines if believed else [], [] if believed else lines
+                    )
+                ) from error
+        return results[0], results[1]
 
     def reset(self) -> None:
         for side in self.sides:
@@ -363,15 +396,22 @@ class Pair:
                 return None
             expected, got = [a for a, _ in pairs], [b for _, b in pairs]
         text = "the tree at the end" if step is None else str(step)
-        return Difference(
-            number, text, [str(item) for item in expected], [str(item) for item in got]
-        )
+        kind = "tree" if step is None else "reply"
+        return Difference(number, kind, text, list(map(str, expected)), list(map(str, got)))
 
     def _excused(self, step: Step | None, expected: Seen, got: Seen) -> bool:
         return any(excuse(step, expected, got) for excuse in self.excuses)
 
     def shorten(self, steps: list[Step], difference: Difference, tries: int) -> list[Step]:
-        """Leave out steps, then requests, while some difference remains; at most `tries` runs."""
+        """Leave out steps, then requests, while a difference of the same kind remains.
+
+        Stops after `tries` runs.
+        """
+
+        def found_in(candidate: list[Step]) -> Difference | None:
+            found = self.compare(candidate) if candidate else None
+            return found if found is not None and found.kind == difference.kind else None
+
         steps = steps[: difference.where + 1]
         size = max(1, len(steps) // 2)
         while size and tries > 0:
@@ -379,7 +419,7 @@ class Pair:
             while at < len(steps) and tries > 0:
                 candidate = steps[:at] + steps[at + size :]
                 tries -= 1
-                found = self.compare(candidate) if candidate else None
+                found = found_in(candidate)
                 if found is not None:
                     steps = candidate[: found.where + 1]
                 else:
@@ -390,6 +430,6 @@ class Pair:
                 requests = tuple(kept for kept in steps[at].requests if kept is not request)
                 candidate = [*steps[:at], step._replace(requests=requests), *steps[at + 1 :]]
                 tries -= 1
-                if requests and tries > 0 and self.compare(candidate) is not None:
+                if requests and tries > 0 and found_in(candidate) is not None:
                     steps = candidate
         return steps

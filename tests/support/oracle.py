@@ -23,6 +23,8 @@ from .rawclient import Closed, four_letter_word
 PROJECT = Path(__file__).resolve().parents[2]
 ORACLE = Path(os.environ.get("ZKPY_ORACLE_DIR", PROJECT / ".oracle"))
 APACHE_VERSIONS = ("3.9.5", "3.8.0")
+# The code under test; another copy, such as a build, may be put in its place.
+SOURCE = Path(os.environ.get("ZKPY_SOURCE_DIR", PROJECT / "src"))
 START_TIMEOUT_S = 30.0
 
 # What every server gets unless a test says otherwise: short ticks so that expiry tests are quick,
@@ -60,7 +62,7 @@ def curator_missing() -> str | None:
 
 def zkpy_missing() -> str | None:
     """Why zkpy's server cannot be run here; None if it can."""
-    if not (PROJECT / "src" / "zkpy" / "cli" / "server.py").exists():
+    if not (SOURCE / "zkpy" / "cli" / "server.py").exists():
         return "zkpy server not built"
     return None
 
@@ -251,8 +253,7 @@ class ZkpyServer(Server):
 
     def environment(self) -> dict[str, str]:
         flags = " ".join(f"-D{key}={value}" for key, value in self.properties.items())
-        source = str(PROJECT / "src")
-        return {**os.environ, "PYTHONPATH": source, "SERVER_JVMFLAGS": flags}
+        return {**os.environ, "PYTHONPATH": str(SOURCE), "SERVER_JVMFLAGS": flags}
 
 
 KINDS: Mapping[str, type[Server]] = {"apache": ApacheServer, "zkpy": ZkpyServer}

@@ -24,6 +24,8 @@ NEVER_SENT = {
     "createSession (-10)": "the reference answers with a ConnectResponse in mid-stream; zkpy "
     "treats it as an unknown opcode",
     "createTTL with flags 0-4 and ttl < 0": "the reference process stops while applying it",
+    "createContainer with flags 1 or 3": "in the reference the pending node counts as an ephemeral "
+    "until it is applied, so the answer to the next request depends on timing",
     "a zookeeper_stats node that does not parse": "the reference process stops",
     "/zookeeper/quota/zookeeper_limits": "a quota on the root: the reference process stops",
     "auth or sasl in a pipeline": "the reference's reply may overtake earlier ones; zkpy keeps "
@@ -209,6 +211,8 @@ class Generator:
         flags = self.random.choices([0, 1, 2, 3, 4, 5, 6, 7, -1], [50, 12, 12, 10, 3, 1, 1, 1, 1])[
             0
         ]
+        if op == wire.CREATE_CONTAINER and flags in (1, 3):
+            flags = wire.CONTAINER
         self.note_create(path, flags, acl)
         if op == wire.CREATE_TTL:
             ttl_ms = self.random.choice(TTLS)
