@@ -12,19 +12,25 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator
 from typing import Final
-from zlib import adler32
+from zlib import adler32, crc32
 
 from zkpy.datatree.acls import OPEN_UNSAFE_ACL_ID
-from zkpy.datatree.children import slices_of
+from zkpy.datatree.children import WIDE, Children, WideChildren, slices_of
+from zkpy.datatree.digest import node_digest, tree_digest
 from zkpy.datatree.node import DataNode
 from zkpy.datatree.tree import DataTree
 from zkpy.protocol.acl import encode_acls, read_acls
-from zkpy.protocol.errors import DecodeError, NoNode
+from zkpy.protocol.errors import DecodeError
 from zkpy.protocol.jute import encode_text
+from zkpy.protocol.txns import MASK64
 
 _INT = struct.Struct(">i")
 _LONG = struct.Struct(">q")
 _SESSION = struct.Struct(">qi")
+# ACL id and stat as stored: czxid mzxid, ctime to aversion, ephemeralOwner, pzxid.
+_ACL_AND_STAT = struct.Struct(">q16s28s8s8s")
+ACL_AND_STAT_BYTES: Final = 68
+NO_OWNER: Final = bytes(8)
 
 # Nodes per slice: about 100 us of work.
 SLICE_NODES: Final = 64
@@ -173,7 +179,7 @@ class SnapshotInput:
 def deserialize_tree(source: SnapshotInput, tree: DataTree, limit: int) -> None:
     """Fill `tree`, which is new, from what `serialize_tree` yields; lengths up to `limit` bytes.
 
-    Sessions, indexes and ACL counts are complete afterwards; the digest is not.
+    Sessions, indexes, ACL counts and, if the tree counts it, the digest are complete afterwards.
     Raises DecodeError on anything that is not a tree (also a node before its parent).
     """
     for _ in range(max(source.take_int(), 0)):
@@ -205,6 +211,7 @@ def _restore_built_in(tree: DataTree) -> None:
             if acl != OPEN_UNSAFE_ACL_ID:
                 acl = tree.acl_cache.add(fresh.acls_of(node))
             tree.add_loaded_node(path, DataNode(b"", acl, node.stat))
+            tree.digest += node_digest(path, b"", node.stat)
 
 
 def _take_acl(source: SnapshotInput, tree: DataTree, limit: int) -> None:
@@ -223,60 +230,97 @@ def _take_acl(source: SnapshotInput, tree: DataTree, limit: int) -> None:
 
 
 def _take_nodes(source: SnapshotInput, tree: DataTree, limit: int) -> None:
-    add = tree.add_loaded_node
-    use = tree.acl_cache.use
+    # DataTree.add_loaded_node for a million nodes: siblings mostly come one after the other.
+    nodes = tree.nodes
+    counts: dict[int, int] = {}
+    parent_path: str | None = None
+    siblings: Children = {}
+    wide: list[str] = []
+    in_digest = False
+    taken = size = digest = 0
+    for name, data, acl, stat, owner in _parse_nodes(source, limit):
+        try:
+            path = str(name, "utf-8")
+        except UnicodeDecodeError:
+            path = str(name, "utf-8", "replace")
+            name = encode_text(path)
+        above = path[: path.rfind("/")]
+        if above != parent_path or not path:
+            if not path:
+                nodes[""] = DataNode(data, acl, stat)
+            if len(siblings) >= WIDE:
+                wide.append(parent_path or "")
+            siblings = _siblings_below(above, path, nodes)
+            parent_path = above
+            in_digest = tree.count_digest and not f"{above}/".startswith("/zookeeper/")
+        if path:
+            nodes[path] = DataNode(data, acl, stat)
+            siblings[path] = None
+        counts[acl] = counts.get(acl, 0) + 1
+        taken += 1
+        size += len(path) + len(data) if data else len(path)
+        if owner != NO_OWNER:
+            tree.index_owner(path, int.from_bytes(owner, "big", signed=True))
+        if in_digest:
+            digest += crc32(stat, crc32(data, crc32(name)) if data else crc32(name))
+    for above in (*wide, parent_path or ""):
+        children = nodes[above].children if above in nodes else None
+        if isinstance(children, dict) and len(children) >= WIDE:
+            nodes[above].children = WideChildren(children)
+    tree.data_size = size
+    for acl, count in counts.items():
+        tree.acl_cache.use(acl, count)
+    tree.digest = digest & MASK64
+    if taken != len(nodes) and tree.count_digest:
+        tree.digest = tree_digest(nodes)  # a path came twice
+
+
+def _siblings_below(above: str, path: str, nodes: dict[str, DataNode]) -> Children:
+    """Where the children of `above` are noted. Raises DecodeError if it is missing."""
+    parent = nodes.get(above)
+    if parent is None:
+        raise DecodeError(f"node {path!r} before its parent")
+    if parent.children is None:
+        parent.children = {}
+    return parent.children
+
+
+def _parse_nodes(
+    source: SnapshotInput, limit: int
+) -> Iterator[tuple[bytes, bytes | None, int, bytes, bytes]]:
+    """Yield (path, data, ACL id, stat, owner) of each node; takes the terminator, too."""
     int_at = _INT.unpack_from
-    long_at = _LONG.unpack_from
+    rest_at = _ACL_AND_STAT.unpack_from
     while True:
         buf = source.buf
         pos = source.pos
         size = len(buf)
-        if size - pos < 4:
-            source.refill()
-            continue
-        (length,) = int_at(buf, pos)
-        if not 0 <= length <= limit:
-            raise DecodeError(f"Unreasonable length = {length} at {source.offset()}")
-        start = pos + 4
-        end = start + length
-        if length == 1 and end <= size and buf[start] == 47:
-            source.pos = end
-            return
-        if size - end < 4:
-            source.refill()
-            continue
-        (data_length,) = int_at(buf, end)
-        data_start = end + 4
-        if data_length == -1:
-            data_length = 0
-            data = None
-        elif not 0 <= data_length <= limit:
-            raise DecodeError(f"Unreasonable length = {data_length} at {source.offset()}")
-        else:
-            data = buf[data_start : data_start + data_length]
-        acl_start = data_start + data_length
-        stop = acl_start + 68
-        if stop > size:
-            source.refill()
-            continue
-        (acl,) = long_at(buf, acl_start)
-        stat_start = acl_start + 8
-        stat = b"".join(
-            (
-                buf[stat_start : stat_start + 16],
-                buf[stop - 8 : stop],
-                buf[stat_start + 16 : stop - 8],
-            )
-        )
-        path = str(buf[start:end], "utf-8", "replace")
-        node = DataNode(data, acl, stat)
-        source.pos = stop
-        use(acl)
-        if not path:
-            tree.nodes[""] = node
-            tree.data_size += len(data) if data else 0
-            continue
-        try:
-            add(path, node)
-        except NoNode:
-            raise DecodeError(f"node {path!r} before its parent at {source.offset()}") from None
+        while pos + 4 <= size:
+            (length,) = int_at(buf, pos)
+            start = pos + 4
+            end = start + length
+            if length == 1 and buf[start:end] == b"/":
+                source.pos = end
+                return
+            if not 0 <= length <= limit:
+                source.pos = pos
+                raise DecodeError(f"Unreasonable length = {length} at {source.offset()}")
+            data_start = end + 4
+            if data_start > size:
+                break
+            (data_length,) = int_at(buf, end)
+            if data_length >= 0:
+                stop = data_start + data_length
+                data = buf[data_start:stop]
+            else:
+                stop = data_start
+                data = None
+            if not -1 <= data_length <= limit:
+                source.pos = end
+                raise DecodeError(f"Unreasonable length = {data_length} at {source.offset()}")
+            if stop + ACL_AND_STAT_BYTES > size:
+                break
+            acl, first, middle, owner, pzxid = rest_at(buf, stop)
+            source.pos = pos = stop + ACL_AND_STAT_BYTES
+            yield buf[start:end], data, acl, first + pzxid + middle + owner, owner
+        source.refill()

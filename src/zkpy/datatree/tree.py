@@ -200,7 +200,7 @@ class DataTree:
                 parent.children = WideChildren(children)
         self.data_size += len(path) + len(data) if data else len(path)
         if owner:
-            self._index_owner(path, owner)
+            self.index_owner(path, owner)
         if self.count_digest:
             self.digest = (self.digest + node_digest(path, data, stat)) & MASK64
         if self.quota.paths:
@@ -344,7 +344,7 @@ class DataTree:
                 parent.children = WideChildren(children)
         owner = _unpack_node(node.stat)[8]
         if owner:
-            self._index_owner(path, owner)
+            self.index_owner(path, owner)
         self.data_size += len(path) + len(node.data) if node.data else len(path)
 
     def finish_loading(self) -> None:
@@ -403,7 +403,8 @@ class DataTree:
         except NoNode:
             pass  # replay over a snapshot that already lacks it
 
-    def _index_owner(self, path: str, owner: int) -> None:
+    def index_owner(self, path: str, owner: int) -> None:
+        """Note `path` among the ephemerals, containers or TTL nodes."""
         kind = owner_kind(owner, self.extended_types, self.emulate_353)
         if kind == EPHEMERAL:
             self.ephemerals.setdefault(owner, {})[path] = None

@@ -78,7 +78,7 @@ if TYPE_CHECKING:
             """Make creations, renames and removals in a directory durable."""
 
         def make_dirs(self, path: str) -> None:
-            """Create a directory and those above it; nothing if it is there."""
+            """Create a directory and those above it, durably; nothing if it is there."""
 
         def is_writable(self, path: str) -> bool:
             """Whether files can be created in a directory."""
@@ -232,10 +232,19 @@ class OsDisk:
             _write_failed(path, error)
 
     def make_dirs(self, path: str) -> None:
-        try:
-            os.makedirs(path, exist_ok=True)
-        except OSError as error:
-            _write_failed(path, error)
+        missing = []
+        while path and not os.path.isdir(path):
+            missing.append(path)
+            path = path.rpartition("/")[0]
+        for directory in reversed(missing):
+            try:
+                os.mkdir(directory)
+            except FileExistsError as error:
+                if not os.path.isdir(directory):
+                    _write_failed(directory, error)
+            except OSError as error:
+                _write_failed(directory, error)
+            self.fsync_dir(directory.rpartition("/")[0] or ("/" if directory[0] == "/" else "."))
 
     def is_writable(self, path: str) -> bool:
         return os.path.isdir(path) and os.access(path, os.W_OK | os.X_OK)

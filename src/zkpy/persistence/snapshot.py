@@ -71,8 +71,9 @@ class LoadedSnapshot(NamedTuple):
 class SnapshotWriter:
     """One snapshot under way: bytes are computed by one call and written by another.
 
-    `feed` and `finish` only compute and may run in one thread (the event loop), `write`, `commit`
-    and `abort` do I/O and may run in another one. `finish` comes before `commit`.
+    `feed` and `finish` only compute and may run in one thread (the event loop), `write` and
+    `commit` do I/O and may run in another one. `finish` comes before `commit`. `abort` may come at
+    any time: what is being written then is written, and removed by the thread that wrote it.
     """
 
     def __init__(self, disk: Disk, directory: str, zxid: int, suffix: str = "") -> None:
@@ -85,6 +86,8 @@ class SnapshotWriter:
         self._suffix = suffix
         self._compressor: Compressor | None = None
         self._file: DiskFile | None = None
+        self._writing = False
+        self._aborted = False
         self._checksum = adler32(FILE_HEADER)
         self._pending = [FILE_HEADER]
         self._fed_bytes = len(FILE_HEADER)
@@ -125,6 +128,36 @@ class SnapshotWriter:
 
     def write(self) -> None:
         """Write what has been fed. Raises DiskWriteError."""
+        self._writing = True
+        try:
+            if not self._aborted:
+                self._write()
+        finally:
+            self._done_writing()
+
+    def commit(self) -> None:
+        """Write the rest, make it durable, and give the file its name. Raises DiskWriteError."""
+        self._writing = True
+        try:
+            if not self._aborted:
+                self._write()
+                self._commit()
+        finally:
+            self._done_writing()
+
+    def abort(self) -> None:
+        """Give up, leave no file behind; does nothing after `commit`. Raises nothing."""
+        self._aborted = True
+        if not self._writing:
+            self._remove()
+
+    def _done_writing(self) -> None:
+        # With the opposite order in abort(): at least one of the two threads removes the file.
+        self._writing = False
+        if self._aborted:
+            self._remove()
+
+    def _write(self) -> None:
         pending = self._pending
         count = len(pending)
         data = b"".join(pending[:count])
@@ -138,28 +171,25 @@ class SnapshotWriter:
                 self._compressor = COMPRESSORS[self._suffix]()
         if self._compressor is not None:
             data = self._compressor.compress(data)
-        self._append(data)
+        self._append(self._file, data)
 
-    def _append(self, data: bytes) -> None:
-        if data and self._file is not None:
-            self._file.write(data, self.size_bytes)
+    def _append(self, file: DiskFile, data: bytes) -> None:
+        if data:
+            file.write(data, self.size_bytes)
             self.size_bytes += len(data)
 
-    def commit(self) -> None:
-        """Write the rest, make it durable, and give the file its name. Raises DiskWriteError."""
-        self.write()
-        if self._compressor is not None:
-            self._append(self._compressor.flush())
+    def _commit(self) -> None:
         file = self._file
-        assert file is not None, "written above"
+        assert file is not None, "written before"
+        if self._compressor is not None:
+            self._append(file, self._compressor.flush())
         file.fdatasync()
         file.close()
         self._disk.rename(file.path, self.path)
         self._file = None
         self._disk.fsync_dir(self._directory)
 
-    def abort(self) -> None:
-        """Give up: close and remove the unfinished file. Raises nothing."""
+    def _remove(self) -> None:
         file, self._file = self._file, None
         if file is None:
             return
@@ -293,7 +323,7 @@ class FileSnap:
     def load(self, zxid: int, name: str, tree: DataTree) -> LoadedSnapshot:
         """Fill `tree`, which is new, from a file. Raises CorruptFile and DiskReadError.
 
-        `tree.last_processed_zxid` is `zxid` then; the digest of the tree is not computed.
+        `tree.last_processed_zxid` is `zxid` then.
         """
         path = f"{self.directory}/{name}"
         source = SnapshotInput(self._chunks_of(path))

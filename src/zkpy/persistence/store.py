@@ -6,11 +6,11 @@ Source: FileTxnSnapLog, ZKDatabase, ZooKeeper 3.9.
 
 from __future__ import annotations
 
+import gc
 from logging import getLogger
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from zkpy.datatree.apply import apply_txn
-from zkpy.datatree.digest import tree_digest
 from zkpy.datatree.tree import DataTree
 from zkpy.persistence.errors import (
     CorruptFile,
@@ -177,10 +177,12 @@ class FileTxnSnapLog:
     def new_tree(self) -> DataTree:
         """An empty tree with this server's settings."""
         settings = self.settings
-        return DataTree(
+        tree = DataTree(
             extended_types=settings.extended_types_enabled,
             emulate_353=settings.emulate_353_ttl_nodes,
         )
+        tree.count_digest = settings.digest_enabled
+        return tree
 
     def restore(self, on_txn: OnTxn | None = None) -> LoadedDatabase:
         """Load the newest snapshot and replay the log behind it; `on_txn` sees each txn replayed.
@@ -188,6 +190,16 @@ class FileTxnSnapLog:
         A directory without any data gets snapshot.0 of an empty tree.
         Raises NoSnapshot, CorruptFile, TTLNodesDisabled, DiskError.
         """
+        # Loading makes millions of objects and no garbage: collections would take a third of it.
+        collecting = gc.isenabled()
+        gc.disable()
+        try:
+            return self._restore(on_txn)
+        finally:
+            if collecting:
+                gc.enable()
+
+    def _restore(self, on_txn: OnTxn | None) -> LoadedDatabase:
         marked = self._take_initialize()
         snapshot = self.snap.load_newest(self.new_tree)
         if snapshot is None:
@@ -257,10 +269,7 @@ class FileTxnSnapLog:
         """Apply the log behind `snapshot`, or all of it to an empty tree, up to zxid `until`."""
         tree = snapshot.tree if snapshot is not None else self.new_tree()
         begin = tree.last_processed_zxid
-        digests = self.settings.digest_enabled
-        tree.count_digest = digests
-        if digests:
-            tree.digest = tree_digest(tree.nodes)
+        digests = tree.count_digest
         check = DigestCheck(tree, begin, snapshot.digest if snapshot is not None else None)
         replayed = 0
         reader = self.log.reader()
