@@ -212,7 +212,6 @@ def records_of_log(path: Path) -> list[bytes]:
     return found
 
 
-@pytest.mark.skipif(not LOGS.exists(), reason="no captured logs")
 def test_captured_logs_decode_encode_and_give_their_digests() -> None:
     tree = DataTree(extended_types=True)
     compared = 0
