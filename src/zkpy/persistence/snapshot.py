@@ -326,7 +326,7 @@ class FileSnap:
         `tree.last_processed_zxid` is `zxid` then.
         """
         path = f"{self.directory}/{name}"
-        source = SnapshotInput(self._chunks_of(path))
+        source = SnapshotInput(self.chunks_of(path))
         try:
             digest, last_processed_zxid = read_snapshot(source, tree, self._limit_bytes)
         except DecodeError as error:
@@ -334,7 +334,8 @@ class FileSnap:
         tree.last_processed_zxid = zxid
         return LoadedSnapshot(zxid, name, tree, digest, last_processed_zxid)
 
-    def _chunks_of(self, path: str) -> Iterator[bytes]:
+    def chunks_of(self, path: str) -> Iterator[bytes]:
+        """A snapshot file's content, uncompressed. Raises DecodeError and DiskReadError."""
         chunks = self._disk.read_chunks(path, CHUNK_BYTES)
         for suffix in (".gz", ".snappy"):
             if path.endswith(suffix):

@@ -19,6 +19,9 @@ def is_valid_path(path: str | None) -> bool:
     """Whether `path` may name a znode to create, set or check (client-visible rule, -8 if not)."""
     if not path or path[0] != "/":
         return False
+    if path.isascii() and path.isprintable() and "//" not in path and "/." not in path:
+        # Nearly all there are, several times faster than by the pattern.
+        return path[-1] != "/" or len(path) == 1
     if path[-1] == "/":
         return len(path) == 1
     return _BAD.search(path) is None

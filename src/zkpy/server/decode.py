@@ -84,8 +84,11 @@ def decode_set_data(buf: bytes, pos: int, end: int) -> tuple[str | None, bytes |
 
 def decode_create(
     buf: bytes, pos: int, end: int, with_ttl: bool
-) -> tuple[str | None, bytes | None, Acls | None, int, int]:
-    """CreateRequest or CreateTTLRequest: path, data, acls, flags, ttl (-1 without)."""
+) -> tuple[str | None, bytes | None, Acls | None, int, int, int]:
+    """CreateRequest or CreateTTLRequest: path, data, acls, flags, ttl (-1 without).
+
+    And where the flags begin.
+    """
     path: str | None
     data: bytes | None
     (length,) = _INT.unpack_from(buf, pos) if end - pos >= 8 else (-1,)
@@ -112,10 +115,10 @@ def decode_create(
         pos += len(raw)
     flags = decode_int(buf, pos, end)
     if not with_ttl:
-        return path, data, acls, flags, -1
+        return path, data, acls, flags, -1, pos
     if end - pos < 12:
         raise DecodeError("ttl missing")
-    return path, data, acls, flags, _LONG.unpack_from(buf, pos + 4)[0]
+    return path, data, acls, flags, _LONG.unpack_from(buf, pos + 4)[0], pos
 
 
 def decode_path_watch(buf: bytes, pos: int, end: int) -> tuple[str | None, bool]:

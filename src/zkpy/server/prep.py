@@ -72,9 +72,12 @@ if TYPE_CHECKING:
 
 _INT: Final = struct.Struct(">i")
 _INT2: Final = struct.Struct(">ii")
+_BOOL_INT: Final = struct.Struct(">?i")
 _pack_node = NODE_STAT.pack
 _unpack_node = NODE_STAT.unpack
 _RUNTIME_INCONSISTENCY: Final = -2
+
+_PLAIN_CREATES: Final = frozenset({OpCode.CREATE, OpCode.CREATE2})
 
 Maker = Callable[[Request, bytes, int, int], bytes]
 
@@ -160,11 +163,26 @@ class PrepRequestProcessor:
 
     def _make_create(self, request: Request, buf: bytes, pos: int, end: int) -> bytes:
         op = request.op
-        path, data, acls, flags, ttl = decode_create(buf, pos, end, op == OpCode.CREATE_TTL)
-        txn = self._create(request, op, path, data, acls, flags, ttl)
-        if type(txn) is not CreateTxn:
-            request.txn = txn
+        path, data, acls, flags, ttl, stop = decode_create(buf, pos, end, op == OpCode.CREATE_TTL)
+        cversion = self._create(request, op, path, data, acls, flags, ttl)
+        child = request.changes[-1]
+        if acls is OPEN_ACL_UNSAFE and flags <= 1 and op in _PLAIN_CREATES:
+            # Path, data and ACL are those of the request.
+            return buf[pos:stop] + _BOOL_INT.pack(flags == 1, cversion)
+        txn = self._create_txn(op, child, flags, cversion, ttl)
+        if op not in _PLAIN_CREATES:
+            return self._generic(request, txn)
         return txn.encode()
+
+    def _create_txn(
+        self, op: int, child: ChangeRecord, flags: int, cversion: int, ttl: int
+    ) -> Record:
+        path, data, acls = child.path, child.data, child.acls
+        if op == OpCode.CREATE_CONTAINER:
+            return CreateContainerTxn(path, data, acls, cversion)
+        if op == OpCode.CREATE_TTL:
+            return CreateTTLTxn(path, data, acls, cversion, ttl)
+        return CreateTxn(path, data, acls, flags in EPHEMERAL_MODES, cversion)
 
     def _check_mode(self, op: int, flags: int, ttl: int) -> None:
         if not 0 <= flags <= 6:
@@ -187,7 +205,8 @@ class PrepRequestProcessor:
         acls: Acls | None,
         flags: int,
         ttl: int,
-    ) -> Record:
+    ) -> int:
+        """Validate and note a create; return the cversion that the parent will have."""
         if flags or op == OpCode.CREATE_TTL:
             self._check_mode(op, flags, ttl)
         if path is None:
@@ -228,11 +247,7 @@ class PrepRequestProcessor:
         time = request.time
         stat = _pack_node(zxid, zxid, zxid, time, time, 0, 0, 0, child_owner)
         self.outstanding.put(request.changes, ChangeRecord(path, data, acls, stat, 0), 0)
-        if op == OpCode.CREATE_CONTAINER:
-            return CreateContainerTxn(path, data, acls, child_cversion)
-        if op == OpCode.CREATE_TTL:
-            return CreateTTLTxn(path, data, acls, child_cversion, ttl)
-        return CreateTxn(path, data, acls, ephemeral, child_cversion)
+        return child_cversion
 
     def _owner_of(self, request: Request, op: int, ephemeral: bool, ttl: int) -> int:
         if op == OpCode.CREATE_CONTAINER:
@@ -420,7 +435,8 @@ class PrepRequestProcessor:
             return self._delete(request, path, number)
         if type == OpCode.CHECK:
             return self._check(request, path, number)
-        return self._create(request, type, path, data, acls, number, ttl)
+        cversion = self._create(request, type, path, data, acls, number, ttl)
+        return self._create_txn(type, request.changes[-1], number, cversion, ttl)
 
     def _failed_multi(
         self,
