@@ -181,4 +181,3 @@ def test_every_captured_txn_is_encoded_the_same() -> None:
             disk = disk_with({name: data})
             for _, txn in FileReader(disk, f"{DIRECTORY}/{name}", 1 << 20, True).records():
                 assert encode_txn(*decode_txn(txn)) == txn
-

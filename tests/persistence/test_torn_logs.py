@@ -1,7 +1,7 @@
 """Damaged logs: the reference's results for the captured damage, and where zkpy is stricter.
 
-Then damage anywhere: a cut loses at most the record it is in, a flipped bit is refused or loses only
-the end, and nothing ever yields data that was not written.
+Then damage anywhere: a cut loses at most the record it is in, a flipped bit is refused or loses
+only the end, and nothing ever yields data that was not written.
 """
 
 from __future__ import annotations
@@ -57,8 +57,9 @@ def test_the_captured_damage(name: str) -> None:
         expected = expected["3.9.5"]
     files = {"log.1": golden(f"torn/{name}.log.1")}
     if expected == "FAIL":
-        with pytest.raises(CorruptFile, match="log.1") as error:
+        with pytest.raises(CorruptFile, match="offset") as error:
             restored(files)
+        assert "/data/version-2/log.1 at" in str(error.value)
         assert REASONS[name] in str(error.value)
         assert error.value.exit_code == 1
     else:
@@ -112,7 +113,7 @@ def test_a_torn_tail_is_continued_in_a_new_file() -> None:
     assert zxids(files) == [1]
     assert zxids(files, ("log.2", log_file(set_data(2), set_data(3)))) == [1, 2, 3]
     assert zxids(files, ("log.100000001", log_file(set_data((1 << 32) + 1)))) == [1, (1 << 32) + 1]
-    with pytest.raises(CorruptFile, match="ends at offset .*has no end mark"):
+    with pytest.raises(CorruptFile, match=r"ends at offset .*has no end mark"):
         zxids(files, ("log.3", log_file(set_data(3))))
 
 
@@ -225,11 +226,8 @@ def test_overwritten_anywhere_nothing_unwritten_is_read(offset: int, junk: bytes
 
 
 def test_chunks_may_end_anywhere(monkeypatch: pytest.MonkeyPatch) -> None:
-    for size in (1, 7, 16, 50):
+    for size in (16, 17, 50, 64):
         monkeypatch.setattr("zkpy.persistence.logreader.CHUNK_BYTES", size)
-        if size < 16:
-            # The header is asked for in one piece.
-            continue
         assert zxids(("log.1", log_file(*RECORDS, padding=90))) == [1, 2, 3, 4, 5, 6]
     assert adler32(RECORDS[0]) == int.from_bytes(log_file(RECORDS[0])[16:24], "big")
 
