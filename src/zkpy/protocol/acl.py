@@ -58,6 +58,7 @@ def write_acls(out: list[bytes], acls: Acls | None) -> None:
 
 # Nearly all nodes of a server share a few lists; bounded, since clients choose them.
 _MAX_ENCODED: Final = 256
+_MAX_ENCODED_BYTES: Final = 512
 _encoded: dict[Acls, bytes] = {}
 
 
@@ -71,7 +72,7 @@ def encode_acls(acls: Acls | None) -> bytes:
     out: list[bytes] = []
     write_acls(out, acls)
     encoded = b"".join(out)
-    if len(_encoded) < _MAX_ENCODED:
+    if len(encoded) <= _MAX_ENCODED_BYTES and len(_encoded) < _MAX_ENCODED:
         _encoded[acls] = encoded
     return encoded
 

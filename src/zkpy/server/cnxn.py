@@ -103,6 +103,7 @@ class ServerCnxn:
 
     `ids` is replaced, never changed: a request keeps those it was received with.
     `pending` begins with a write in flight, or is empty: replies go out in the order of requests.
+    Only when there was no room for all that waited behind one does it begin with a read.
     `pending_bytes` is what arrived since it was last found empty.
     `held` means: no further frame is taken from `rest` until the server says so.
     """

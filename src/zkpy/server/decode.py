@@ -28,6 +28,7 @@ _LONG: Final = struct.Struct(">q")
 
 # Encoded ACL vectors seen before. Most clients only ever send one; bounded, since they choose it.
 _MAX_KNOWN_ACLS: Final = 256
+_MAX_KNOWN_ACL_BYTES: Final = 512
 _known_acls: dict[bytes, Acls] = {encode_acls(OPEN_ACL_UNSAFE): OPEN_ACL_UNSAFE}
 
 
@@ -108,8 +109,9 @@ def decode_create(
     if acls is None:
         body = buf[pos:end]
         acls, used = read_acls(body, 0)
-        if acls is not None and used == len(raw) and len(_known_acls) < _MAX_KNOWN_ACLS:
-            _known_acls[raw] = acls
+        if acls is not None and used == len(raw) <= _MAX_KNOWN_ACL_BYTES:
+            if len(_known_acls) < _MAX_KNOWN_ACLS:
+                _known_acls[raw] = acls
         pos += used
     else:
         pos += len(raw)

@@ -56,6 +56,8 @@ HEAD: Final = struct.Struct(">iii")  # frame length, xid, opcode
 MAX_OUT_BYTES: Final = 256 * 1024
 # Requests of one connection, in bytes, behind a write that is not on disk yet.
 MAX_PENDING_BYTES: Final = 16 * 1024 * 1024
+# Ids of one connection: each is compared with each ACL entry, for every request.
+MAX_IDS: Final = 1000
 # Events pile up for a client that watches much and reads nothing: then it is closed.
 MAX_UNREAD_BYTES: Final = 64 * 1024 * 1024
 # A ready frame that waits for its turn among the deferred requests of a connection. Not a number a
@@ -255,11 +257,16 @@ class ZooKeeperServer:
     def resume(self, cnxn: ServerCnxn) -> None:
         """Go on with the frames of a held connection, if what held it is over."""
         pending = cnxn.pending
+        if cnxn.closed or cnxn.state != ESTABLISHED or cnxn.write_blocked:
+            return
+        if pending and type(pending[0]) is tuple:
+            self._serve_deferred(cnxn)
+            if pending:
+                return
+            if cnxn.finishing:
+                self.close(cnxn)
         if (
-            cnxn.closed
-            or cnxn.finishing
-            or cnxn.state != ESTABLISHED
-            or cnxn.write_blocked
+            cnxn.finishing
             or len(pending) * 2 > self._max_outstanding
             or (pending and cnxn.pending_bytes >= MAX_PENDING_BYTES)
         ):
@@ -502,10 +509,25 @@ class ZooKeeperServer:
                 self.handshake.session_created(cnxn)
 
     def _serve_deferred(self, cnxn: ServerCnxn) -> None:
-        """Answer what waited behind a write of its session, up to the next one."""
+        """Answer what waited behind a write of its session, up to the next one.
+
+        Or as far as there is room. Only if another write is behind them can they not wait for
+        it: they would see what it does.
+        """
         pending = cnxn.pending
+        room = MAX_OUT_BYTES
         reads = ready = last_xid = last_op = 0
         while pending and type(pending[0]) is tuple:
+            if len(cnxn.out) >= room:
+                if room == MAX_UNREAD_BYTES:
+                    log.warning("closing %s: its replies take too much memory", cnxn)
+                    cnxn.out.clear()
+                    self.close(cnxn)
+                    break
+                if all(type(entry) is tuple for entry in pending):
+                    self.hold(cnxn)
+                    break
+                room = MAX_UNREAD_BYTES
             xid, op, body, ids = pending.popleft()  # type: ignore[misc]
             if op == READY:
                 cnxn.out += body
@@ -592,10 +614,12 @@ class ZooKeeperServer:
             self.finish(cnxn)
             return
         try:
+            if len(cnxn.ids) >= MAX_IDS:
+                raise AuthFailed
             added = self.auth.authenticate(packet.scheme, packet.auth, cnxn.address)
         except AuthFailed:
             self.stats.auth_failed_count += 1
-            log.warning("Authentication failed for scheme: %r of %s", packet.scheme, cnxn)
+            log.warning("Authentication failed for scheme: %.64r of %s", packet.scheme, cnxn)
             self._answer(cnxn, REPLY.pack(16, xid, 0, AuthFailed.code))
             self.finish(cnxn)
             return
