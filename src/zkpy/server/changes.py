@@ -74,6 +74,16 @@ class OutstandingChanges:
         """As `record`, for a path from outside. Raises BadArguments before NoNode."""
         if not path:
             raise BadArguments(path)
+        node = self._nodes.get(path)
+        if node is None or path in self.records or path == "/":
+            return self._valid_record(path)
+        # The common case of `record`: a node on which nothing is on its way.
+        children = node.children
+        acls = self._acls_by_id.get(node.acl, ())
+        count = len(children) if children is not None else 0
+        return ChangeRecord(path, node.data, acls, node.stat, count)
+
+    def _valid_record(self, path: str) -> ChangeRecord:
         try:
             return self.record(path if path != "/" else "")
         except NoNode:
@@ -111,6 +121,26 @@ class OutstandingChanges:
             else:
                 new = self._node_digests[path] = node_digest(path, record.data, record.stat)
             self.digest = (self.digest + new - old) & MASK64
+        records = self.records
+        if self._undo is not None:
+            self._undo.append((path, records.get(path)))
+        records[path] = record
+        changes.append(record)
+
+    def put_data(
+        self, changes: list[ChangeRecord], record: ChangeRecord, data: bytes | None, stat: bytes
+    ) -> None:
+        """As `put`, for a copied `record` that gets new data and stat: the common write."""
+        path = record.path
+        if self._digests:
+            digests = self._node_digests
+            old = digests.get(path)
+            if old is None:
+                old = self.digest_of(record)
+            new = digests[path] = node_digest(path, data, stat)
+            self.digest = (self.digest + new - old) & MASK64
+        record.data = data
+        record.stat = stat
         records = self.records
         if self._undo is not None:
             self._undo.append((path, records.get(path)))

@@ -163,8 +163,12 @@ def decode_multi(body: bytes) -> list[Op]:
     ops: list[Op] = []
     pos = 0
     end = len(body)
+    header_at = _MULTI_HEADER.unpack_from
     while True:
-        type, done, pos = decode_multi_header(body, pos)
+        if end - pos < 9:
+            raise DecodeError("multi ends without its end header")
+        type, done, _ = header_at(body, pos)
+        pos += 9
         if done:
             return ops
         if type == OpCode.SET_DATA:

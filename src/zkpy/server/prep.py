@@ -349,13 +349,11 @@ class PrepRequestProcessor:
         czxid, _, pzxid, ctime, _, current, cversion, aversion, owner = _unpack_node(stat)
         if version != -1 and version != current:
             raise BadVersion(path)
-        old = outstanding.digest_of(record)
         version = current + 1 if current != 0x7FFFFFFF else -0x80000000
-        record.data = data
-        record.stat = _pack_node(
+        stat = _pack_node(
             czxid, request.zxid, pzxid, ctime, request.time, version, cversion, aversion, owner
         )
-        outstanding.put(request.changes, record, old)
+        outstanding.put_data(request.changes, record, data, stat)
         return version
 
     def _make_set_acl(self, request: Request, buf: bytes, pos: int, end: int) -> bytes:
