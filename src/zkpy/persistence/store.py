@@ -270,7 +270,8 @@ class FileTxnSnapLog:
         tree = snapshot.tree if snapshot is not None else self.new_tree()
         begin = tree.last_processed_zxid
         digests = tree.count_digest
-        check = DigestCheck(tree, begin, snapshot.digest if snapshot is not None else None)
+        section = snapshot.digest if snapshot is not None and digests else None
+        check = DigestCheck(tree, begin, section)
         replayed = 0
         reader = self.log.reader()
         for zxid, txn in reader.records(begin + 1, after=begin, until=until):
