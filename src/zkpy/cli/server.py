@@ -1,16 +1,11 @@
 """zkpy-server: what zkServer.sh does, as far as the foreground goes.
 
-    zkpy-server [--config DIR] start-foreground [CFG] [-Dname=value ...]
-    zkpy-server PORT DATADIR [TICKTIME] [MAXCLIENTCNXNS]
-    zkpy-server version | print-cmd
-
 Source: zkServer.sh, QuorumPeerMain, ZooKeeper 3.9.
 """
 
 from __future__ import annotations
 
 import os
-import shlex
 import sys
 from typing import TYPE_CHECKING, Final
 
@@ -28,7 +23,23 @@ USAGE: Final = (
     "Usage: zkpy-server [--config <conf-dir>] {start-foreground|version|print-cmd} [cfg]\n"
     "       zkpy-server port datadir [ticktime] [maxcnxns]"
 )
+HELP: Final = f"""{USAGE}
+
+start-foreground  serve until SIGTERM or SIGINT; the exit code is 0 after a clean stop
+version           print the version of ZooKeeper whose behaviour this is
+print-cmd         print the command that start-foreground would run
+
+cfg               the configuration, by default zoo.cfg. With a slash it is a path; without, it is
+                  looked for in <conf-dir>, then in the current directory
+--config <dir>    <conf-dir>; by default $ZOOCFGDIR, else ./conf, /etc/zkpy or /etc/zookeeper,
+                  whichever first has the file
+-Dname=value      a Java system property, such as -Dzookeeper.snapCount=10000; zoo.cfg wins
+
+Environment: ZOOCFGDIR, ZOOCFG, ZOO_LOG_LEVEL (DEBUG, INFO, WARN, ERROR), SERVER_JVMFLAGS and
+JVMFLAGS (only -Dname=value), ZOO_DATADIR_AUTOCREATE_DISABLE."""
 EXIT_USAGE: Final = 2
+# Words of zkServer.sh that name something else than serving in the foreground.
+UPGRADE: Final = "upgrade is not needed: the data format is unchanged since 3.x"
 
 
 def read_file(path: str) -> str | None:
@@ -58,7 +69,11 @@ def properties_of(arguments: list[str]) -> dict[str, str]:
     """Java system properties: of SERVER_JVMFLAGS, JVMFLAGS and the command line; the last wins."""
     tokens: list[str] = []
     for variable in ("SERVER_JVMFLAGS", "JVMFLAGS"):
-        tokens += shlex.split(os.environ.get(variable, ""))
+        flags = os.environ.get(variable)
+        if flags:
+            import shlex  # its import takes a while, and mostly there are no flags
+
+            tokens += shlex.split(flags)
     properties = properties_from_flags(tokens + arguments)
     if os.environ.get("ZOO_DATADIR_AUTOCREATE_DISABLE"):
         properties["zookeeper.datadir.autocreate"] = "false"
@@ -85,9 +100,15 @@ def _split(arguments: list[str]) -> tuple[str | None, list[str], list[str]]:
 
 def start_foreground(config: Config) -> int:
     """Serve until told to stop; returns the exit code."""
-    from zkpy.server.aio import main as server
+    if config.secure_client_port is None and not config.client_port_unification:
+        # asyncio imports ssl if it can, which takes 6 ms and 5 MB, and nothing here would use it.
+        sys.modules["ssl"] = None  # type: ignore[assignment]
+        import asyncio  # noqa: F401 - to be done with it before ssl is back
 
-    return server.run(config)
+        del sys.modules["ssl"]
+    from zkpy.server.aio.process import run
+
+    return run(config)
 
 
 def _fail(error: ConfigException) -> int:
@@ -96,9 +117,12 @@ def _fail(error: ConfigException) -> int:
     from zkpy.server.aio.logs import configure
 
     configure(None)
+    log = logging.getLogger(__name__)
     for level, text in error.messages:
-        logging.getLogger(__name__).log(level, "%s", text)
+        log.log(level, "%s", text)
+    log.error("%s", error.stderr_line)
     print(error.stderr_line, file=sys.stderr)
+    log.error("Exiting with code %d", error.exit_code)
     return error.exit_code
 
 
@@ -108,31 +132,48 @@ def main(arguments: list[str] | None = None) -> int:
         print("zkpy-server does not run with -O: its assertions guard data", file=sys.stderr)
         return EXIT_USAGE
     config_dir, flags, words = _split(sys.argv[1:] if arguments is None else arguments)
-    if not words or "--help" in words:
-        print(USAGE, file=sys.stderr)
-        return 0 if words else EXIT_USAGE
-    properties = properties_of(flags)
-    command = words[0]
+    if "--help" in words or "-h" in words:
+        print(HELP)
+        return 0
+    command = words[0] if words else ""
+    name = words[1] if len(words) > 1 else None
     if command == "version":
-        from zkpy.server.version import zookeeper_version_text
+        from zkpy.server.version import BUILT_ON, VERSION
 
-        print(f"Apache ZooKeeper, version {zookeeper_version_text()}")
-        return 0
-    if command == "print-cmd":
-        path = config_path(config_dir, words[1] if len(words) > 1 else None)
-        command_line = [sys.executable, "-m", "zkpy.cli.server", "start-foreground", path, *flags]
-        print(shlex.join(command_line))
-        return 0
+        print(f"Apache ZooKeeper, version {VERSION} {BUILT_ON}")
+    elif command == "upgrade":
+        print(UPGRADE)
+    elif command == "print-cmd" and len(words) <= 2:
+        print_command(config_path(config_dir, name), flags)
+    elif command == "start-foreground" and len(words) <= 2:
+        return _serve(config_path(config_dir, name), [], flags)
+    elif command.isdigit():
+        return _serve("", words, flags)
+    else:
+        print(USAGE, file=sys.stderr)
+        return EXIT_USAGE
+    return 0
+
+
+def print_command(path: str, flags: list[str]) -> None:
+    """Print what start-foreground would run."""
+    import shlex
+
+    module = ["-m", "zkpy.cli.server", "start-foreground", path]
+    print(shlex.join([sys.executable, *module, *flags]))
+
+
+def _serve(path: str, words: list[str], flags: list[str]) -> int:
+    """Serve as the file `path` says, or, without, as `port datadir ...` on the command line."""
+    from zkpy.server.aio.sockets import resolve
+
     try:
-        if command == "start-foreground":
-            path = config_path(config_dir, words[1] if len(words) > 1 else None)
-            print(f"Using config: {path}", file=sys.stderr)
-            config = load_config(path, properties=properties, read_file=read_file)
-        elif command.isdigit():
+        properties = properties_of(flags)
+        if words:
             config = config_from_arguments(words, properties)
         else:
-            print(USAGE, file=sys.stderr)
-            return EXIT_USAGE
+            print(f"Using config: {path}", file=sys.stderr)
+            config = load_config(path, properties=properties, read_file=read_file, resolve=resolve)
     except ConfigException as error:
         return _fail(error)
     if config.quorum_mode:

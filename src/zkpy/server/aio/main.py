@@ -1,98 +1,138 @@
 """Start and stop of a standalone server: directories, core, log thread, sockets.
 
-`Server` can be embedded in any asyncio program; `run` is the process of its own.
-Source: ZooKeeperServerMain, QuorumPeerMain, ZooKeeper 3.9.
+`Server` can be embedded in any asyncio program; `process.py` makes a process of it.
+Source: ZooKeeperServerMain, ZooKeeper 3.9.
 """
 
 from __future__ import annotations
 
 import asyncio
-import gc
 import logging
-import signal
 import socket
 import time
 from typing import TYPE_CHECKING, Final
 
 from zkpy.persistence.disk import OsDisk
-from zkpy.persistence.errors import DiskWriteError, PersistenceError
-from zkpy.persistence.store import FileTxnSnapLog, Settings
-from zkpy.protocol.config_error import UNEXPECTED
+from zkpy.persistence.errors import NoSnapshot, PersistenceError
+from zkpy.persistence.store import FileTxnSnapLog
 from zkpy.quorum.standalone import Standalone
 from zkpy.server.aio.client_port import ClientListener, Poller
 from zkpy.server.aio.environment import OsEnvironment
+from zkpy.server.aio.purge import DatadirCleanupManager
 from zkpy.server.aio.runner import Runner
 from zkpy.server.aio.snapshots import Snapshots
+from zkpy.server.aio.sockets import DEFAULT_BACKLOG, bound_socket
+from zkpy.server.aio.wiring import registry_of, settings_of
 from zkpy.server.zkserver import ZooKeeperServer
-from zkpy.session.auth import (
-    AuthenticationProvider,
-    DigestAuthenticationProvider,
-    EnsembleAuthenticationProvider,
-    IPAuthenticationProvider,
-    ProviderRegistry,
-)
 
 if TYPE_CHECKING:
+    from zkpy.persistence.disk import Disk
     from zkpy.persistence.store import LoadedDatabase
     from zkpy.server.settings import Config
 
 log = logging.getLogger(__name__)
 
-# The reference asks for 50, which a burst of reconnecting clients overruns.
-DEFAULT_BACKLOG: Final = 1024
-ANY_ADDRESSES: Final = frozenset({"", "0.0.0.0", "::"})
-# Nodes live long and hold no cycles: young objects are looked at often, old ones never, since a
-# full collection over a million nodes would hold the loop for a second.
-GC_THRESHOLDS: Final = (10_000, 5, 1_000_000)
-STOP_SECONDS: Final = 1.5
+# Clients that are told of the end get a quarter of a second to take it, and what was sent before.
+LINGER_TURNS: Final = 50
+LINGER_TURN_SECONDS: Final = 0.005
 
 
 class Server:
     """A standalone ZooKeeper server.
 
     server = Server(config)
-    await server.start()      # serving on server.port
-    await server.wait()       # until stop(), or until it cannot go on: then raises
+    await server.start()      # serving on server.port; raises what keeps it from starting
+    await server.wait()       # until stop(); raises what keeps it from going on
     await server.stop()
+
+    Several may run on one loop. `disk` is where the data is, the operating system's by default.
     """
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, disk: Disk | None = None) -> None:
+        if not __debug__:
+            raise RuntimeError("not with python -O: assertions guard the data")
         self.config = config
         self.port = 0
         self.environment = OsEnvironment(config)
+        self._disk = disk or OsDisk()
         self._store: FileTxnSnapLog | None = None
         self._runner: Runner | None = None
         self._snapshots: Snapshots | None = None
-        self._poller: Poller | None = None
-        self._listeners: list[ClientListener] = []
+        self._purge: DatadirCleanupManager | None = None
+        self._listener: ClientListener | None = None
+        self._stopped: asyncio.Future[None] | None = None
 
     @property
     def zookeeper(self) -> ZooKeeperServer:
-        """The core, once started."""
+        """The core, while it runs."""
         assert self._runner is not None, "not started"
         return self._runner.server
 
     async def start(self) -> None:
-        """Load the data, then serve. Raises PersistenceError and OSError; then nothing is left."""
-        loop = asyncio.get_running_loop()
+        """Load the data, then serve. The loop is held while a large database is loaded.
+
+        Raises PersistenceError and OSError; then nothing is left behind.
+        """
+        assert self._store is None, "started before"
         config = self.config
-        self._store = store = FileTxnSnapLog(OsDisk(), settings_of(config))
+        self._store = store = FileTxnSnapLog(self._disk, settings_of(config))
+        sock: socket.socket | None = None
         try:
             store.open()
-            loaded = store.restore()
-            server = self._new_core(loaded)
-            self._snapshots = snapshots = Snapshots(
-                store.snap, loaded.tree, config, loop, self._failed
-            )
-            self._runner = runner = Runner(server, store.log, snapshots, loop)
-            self._poller = Poller(runner)
-            runner.start()
             if config.client_port is not None:
-                self._listen(self._poller, config.client_port_address, config.client_port)
+                # Before the data is loaded, which may take a while: whoever comes too early is
+                # refused and tries elsewhere, and a port that is taken is found out at once.
+                sock = bound_socket(config.client_port_address, config.client_port)
+                self.port = self.environment.bound_client_port = sock.getsockname()[1]
+                log.info("binding to port %s:%s", config.client_port_address, self.port)
+            self._run(store, sock)
         except BaseException:
+            if sock is not None:
+                sock.close()
             await self.stop()
             raise
-        if loaded.txns_replayed or loaded.snapshot_needed:
+
+    def _run(self, store: FileTxnSnapLog, sock: socket.socket | None) -> None:
+        loop = asyncio.get_running_loop()
+        config = self.config
+        started = time.monotonic()
+        first_txn = _FirstTxn()
+        loaded = store.restore(first_txn)
+        if loaded.last_zxid < 0:
+            raise NoSnapshot(
+                f"{store.snap_directory} has no database and zookeeper.db.autocreate is false; if "
+                f"it is meant to be empty, create the file {config.data_dir}/initialize"
+            )
+        loaded_ms = int((time.monotonic() - started) * 1000)
+        log.info(
+            "Snapshot loaded in %d ms, highest zxid is 0x%x, digest is %d",
+            loaded_ms,
+            loaded.last_zxid,
+            loaded.tree.digest,
+        )
+        server = self._new_core(loaded)
+        stats = server.stats
+        stats.record("dbinittime", loaded_ms)
+        replay_ms = first_txn.elapsed_ms()
+        stats.record("startup_snap_load_time", loaded_ms - replay_ms)
+        if loaded.txns_replayed:
+            stats.record("startup_txns_loaded", loaded.txns_replayed)
+            stats.record("startup_txns_load_time", replay_ms)
+        if loaded.digest_mismatches:
+            stats.count("digest_mismatches_count", loaded.digest_mismatches)
+        stopped = self._stopped = loop.create_future()
+        snapshots = Snapshots(store.snap, loaded.tree, config, stats, loop, self._failed)
+        self._snapshots = snapshots
+        self._runner = runner = Runner(server, store.log, snapshots, stopped)
+        runner.start()
+        runner.poller = poller = Poller(runner)
+        if sock is not None:
+            backlog = config.client_port_listen_backlog
+            sock.listen(backlog if backlog > 0 else DEFAULT_BACKLOG)
+            self._listener = ClientListener(poller, sock)
+        self._purge = DatadirCleanupManager(store, config, loop, self._disk)
+        self._purge.start()
+        if loaded.snapshot_zxid != loaded.last_zxid or loaded.snapshot_needed:
             # What was replayed once need not be again; in slices, while clients are served.
             snapshots.start()
 
@@ -110,139 +150,78 @@ class Server:
             wall_ms=int(time.time() * 1000),
         )
         server.environment = self.environment
-        gc.freeze()
+        log.info(
+            "Created server with tickTime %d ms minSessionTimeout %d ms maxSessionTimeout %d ms "
+            "clientPortListenBacklog %d dataLogdir %s snapdir %s",
+            config.tick_time_ms,
+            config.min_session_timeout_ms,
+            config.max_session_timeout_ms,
+            config.client_port_listen_backlog,
+            self.environment.log_dir(),
+            self.environment.data_dir(),
+        )
         return server
 
-    def _listen(self, poller: Poller, host: str, port: int) -> None:
-        backlog = self.config.client_port_listen_backlog
-        sock = listening_socket(host, port, backlog if backlog > 0 else DEFAULT_BACKLOG)
-        listener = ClientListener(poller, sock)
-        self._listeners.append(listener)
-        self.port = self.environment.bound_client_port = listener.port
-        log.info("binding to port %s:%s", host or "0.0.0.0", self.port)
-
     def _failed(self, error: BaseException) -> None:
-        if self._runner is not None:
-            self._runner.fail(error)
+        assert self._runner is not None, "snapshots are taken while it runs"
+        self._runner.fail(error)
 
     async def wait(self) -> None:
-        """Return when `stop` is called; raise what keeps the server from going on."""
-        assert self._runner is not None, "not started"
-        await asyncio.shield(self._runner.stopped)
+        """Return when the server has been stopped; raise what keeps it from going on."""
+        assert self._stopped is not None, "not started"
+        await asyncio.shield(self._stopped)
 
     async def stop(self) -> None:
-        """Stop serving; what was proposed is made durable, and answered."""
-        for listener in self._listeners:
+        """Stop serving; what was proposed is made durable, and answered.
+
+        Returns once every socket, thread and lock is gone, for which the disk has to answer.
+        """
+        listener, self._listener = self._listener, None
+        if listener is not None:
             listener.close()
-        self._listeners.clear()
-        if self._snapshots is not None:
-            self._snapshots.stop()
-        if self._runner is not None:
-            await self._close_clients(self._runner)
-            self._runner = None
-        if self._poller is not None:
-            self._poller.close()
-            self._poller = None
-        if self._store is not None:
-            store, self._store = self._store, None
-            store.close()
+        snapshots, self._snapshots = self._snapshots, None
+        if snapshots is not None:
+            snapshots.abort()
+        runner, self._runner = self._runner, None
+        if runner is not None:
+            await runner.close()
+            await self._linger(runner)
+        if snapshots is not None:
+            await snapshots.ended()
+        purge, self._purge = self._purge, None
+        if purge is not None:
+            await purge.stop()
+        store, self._store = self._store, None
+        if store is not None:
+            try:
+                store.close()
+            except PersistenceError as error:
+                log.warning("closing the log: %s", error)
+        stopped = self._stopped
+        if stopped is not None and not stopped.done():
+            stopped.set_result(None)
+        elif stopped is not None:
+            stopped.exception()  # whoever waits has it; nobody else need hear of it
 
-    async def _close_clients(self, runner: Runner) -> None:
-        runner.close()
-        if self._poller is not None:
-            for port in self._poller.clients():
-                port.close()
-        await asyncio.sleep(0)
-        if not runner.stopped.done():
-            runner.stopped.set_result(None)
-        elif not runner.stopped.cancelled():
-            runner.stopped.exception()  # whoever waits has it; nobody else need hear of it
-
-
-def settings_of(config: Config) -> Settings:
-    """The part of the configuration that is about files."""
-    return Settings(
-        data_dir=config.data_dir,
-        data_log_dir=config.data_log_dir,
-        preallocate_bytes=max(0, config.pre_alloc_size_kib) * 1024,
-        force_sync=config.force_sync,
-        txn_log_size_limit_bytes=config.txn_log_size_limit_kib * 1024,
-        max_record_bytes=config.jute_max_buffer_bytes + config.jute_max_buffer_extra_size_bytes,
-        compression_method=config.snapshot_compression_method,
-        digest_enabled=config.digest_enabled,
-        serialize_last_processed_zxid=config.serialize_last_processed_zxid_enabled,
-        trust_empty_snapshot=config.snapshot_trust_empty,
-        datadir_autocreate=config.datadir_autocreate,
-        db_autocreate=config.db_autocreate,
-        extended_types_enabled=config.extended_types_enabled,
-        emulate_353_ttl_nodes=config.emulate_353_ttl_nodes,
-    )
+    async def _linger(self, runner: Runner) -> None:
+        """Let the clients take the last replies: closing at once may make a reset of them."""
+        for _ in range(LINGER_TURNS):
+            if runner.poller is None or not runner.poller.clients():
+                break
+            await asyncio.sleep(LINGER_TURN_SECONDS)
+        runner.close_sockets()
 
 
-def registry_of(config: Config) -> ProviderRegistry:
-    """The authentication providers that are configured."""
-    providers: list[AuthenticationProvider] = [IPAuthenticationProvider()]
-    if config.digest_auth_enabled:
-        providers.append(
-            DigestAuthenticationProvider(
-                algorithm=config.digest_alg, super_digest=config.super_digest
-            )
-        )
-    if "ensemble" in config.auth_providers.values():
-        names = config.ensemble_auth_name
-        providers.append(EnsembleAuthenticationProvider(names.split(",") if names else None))
-    if config.skip_acl:
-        log.warning('zookeeper.skipACL=="yes", ACL checks will be skipped')
-    return ProviderRegistry(providers, skip_acl=config.skip_acl)
+class _FirstTxn:
+    """Notes when the snapshot was loaded and the log's turn began."""
 
+    def __init__(self) -> None:
+        self._time = 0.0
 
-def listening_socket(host: str, port: int, backlog: int) -> socket.socket:
-    """A bound, listening TCP socket; any address means IPv4 and IPv6. Raises OSError."""
-    if host in ANY_ADDRESSES and socket.has_dualstack_ipv6():
-        return socket.create_server(
-            ("", port), family=socket.AF_INET6, backlog=backlog, dualstack_ipv6=True
-        )
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    return socket.create_server((host, port), family=family, backlog=backlog)
+    def __call__(self, *_txn: object) -> None:
+        if not self._time:
+            self._time = time.monotonic()
 
-
-async def _serve(config: Config) -> None:
-    loop = asyncio.get_running_loop()
-    stop = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
-    server = Server(config)
-    await server.start()
-    gc.set_threshold(*GC_THRESHOLDS)
-    stopping = asyncio.create_task(stop.wait())
-    failing = asyncio.create_task(server.wait())
-    try:
-        await asyncio.wait({stopping, failing}, return_when=asyncio.FIRST_COMPLETED)
-        if failing.done():
-            failing.result()
-    finally:
-        stopping.cancel()
-        failing.cancel()
-        await server.stop()
-    log.info("shut down")
-
-
-def run(config: Config) -> int:
-    """Serve until SIGTERM or SIGINT; return the exit code, with the reason logged if not 0.
-
-    The second value says it in one line for stderr.
-    """
-    for level, text in config.messages:
-        log.log(level, "%s", text)
-    try:
-        asyncio.run(_serve(config))
-    except PersistenceError as error:
-        log.error("%s", error.stderr_line)
-        return error.exit_code
-    except OSError as error:
-        log.error("%s: %s", UNEXPECTED, error.strerror or error)
-        return 1
-    return 0
-
-
-__all__ = ["DiskWriteError", "Server", "listening_socket", "registry_of", "run", "settings_of"]
+    def elapsed_ms(self) -> int:
+        """Since the first txn; 0 if there was none."""
+        return int((time.monotonic() - self._time) * 1000) if self._time else 0

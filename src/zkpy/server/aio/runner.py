@@ -13,14 +13,16 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
-from zkpy.server.aio.log_writer import LogWriter
+from zkpy.server.aio.log_writer import THREAD, LogWriter
+from zkpy.server.aio.threads import post
 from zkpy.server.zkserver import MAX_UNREAD_BYTES, ZooKeeperServer
 
 if TYPE_CHECKING:
     from zkpy.persistence.txnlog import FileTxnLog
-    from zkpy.server.aio.client_port import ClientPort
+    from zkpy.server.aio.client_port import ClientPort, Poller
     from zkpy.server.aio.snapshots import Snapshots
     from zkpy.server.cnxn import ServerCnxn
 
@@ -33,6 +35,7 @@ class Runner:
     """One server on one event loop.
 
     `stopped` is a future: its exception, if any, is why the server cannot go on.
+    `poller` has the sockets, once there are some.
     """
 
     def __init__(
@@ -40,32 +43,52 @@ class Runner:
         server: ZooKeeperServer,
         txn_log: FileTxnLog,
         snapshots: Snapshots,
-        loop: asyncio.AbstractEventLoop,
+        stopped: asyncio.Future[None],
     ) -> None:
         self.server = server
-        self.loop = loop
+        self.loop = loop = stopped.get_loop()
         self.woken = False
         self.keep_alive = server.config.client_tcp_keep_alive
-        self.stopped: asyncio.Future[None] = loop.create_future()
+        self.stopped = stopped
+        self.poller: Poller | None = None
         self._log = txn_log
         self._snapshots = snapshots
         self._sync_warning_ms = server.config.fsync_warning_threshold_ms
         self._timer: asyncio.TimerHandle | None = None
-        self.log_writer = LogWriter(txn_log, self._durable_in_thread, self._failed_in_thread)
+        self._log_ended: asyncio.Future[None] = loop.create_future()
+        self.log_writer = LogWriter(
+            txn_log,
+            server.config,
+            self._durable_in_thread,
+            self._failed_in_thread,
+            self._ended_in_thread,
+        )
+
+    @property
+    def failed(self) -> bool:
+        """Whether `fail` has been called."""
+        return self.stopped.done() and self.stopped.exception() is not None
 
     def start(self) -> None:
         """Start the log thread and the timer."""
         self.log_writer.start()
         self._set_timer()
 
-    def close(self) -> None:
-        """Make durable what has been proposed, answer it, and end the log thread."""
+    async def close(self) -> None:
+        """Make durable what has been proposed, answer it, and end the log thread.
+
+        Then hang up on everybody. After a failure nothing is written or answered any more.
+        """
         if self._timer is not None:
             self._timer.cancel()
-        self.flush()
+        if not self.failed:
+            self.flush()
         self.log_writer.stop()
-        if self._log.durable_zxid > self.server.tree.last_processed_zxid:
-            self.server.durable(self._log.durable_zxid)
+        await self._log_ended
+        server = self.server
+        for cnxn in list(server.cnxns):
+            server.close(cnxn)
+        if not self.failed:
             self.flush()
 
     def read_clock(self) -> None:
@@ -78,7 +101,7 @@ class Runner:
         """Flush once this loop turn is over."""
         if not self.woken:
             self.woken = True
-            self.loop.call_soon(self.flush)
+            self.loop.call_soon(self._guarded, self.flush)
 
     def flush(self) -> None:
         """Perform what the core has asked for since the last flush."""
@@ -91,7 +114,7 @@ class Runner:
             for zxid, txn in appended:
                 append(zxid, txn)
                 size += len(txn)
-            self.log_writer.wake()
+            self.log_writer.wake(len(appended))
             if self._snapshots.appended(len(appended), size):
                 self._log.roll()
         for cnxn in server.take_dirty():
@@ -124,27 +147,62 @@ class Runner:
     # ------------------------------------------------------------------ the log thread
 
     def _durable_in_thread(self, zxid: int, sync_ms: float) -> None:
-        self.loop.call_soon_threadsafe(self._on_durable, zxid, sync_ms)
+        post(self.loop, self._on_durable, zxid, sync_ms)
 
     def _failed_in_thread(self, error: BaseException) -> None:
-        self.loop.call_soon_threadsafe(self.fail, error)
+        post(self.loop, self.fail, error)
+
+    def _ended_in_thread(self) -> None:
+        post(self.loop, self._log_ended.set_result, None)
 
     def _on_durable(self, zxid: int, sync_ms: float) -> None:
+        server = self.server
+        txns = zxid - server.zab.committed_zxid
+        if txns <= 0 or self.stopped.done():
+            return  # a wake-up to stop brings nothing new
+        self.read_clock()
+        try:
+            self._count(txns, sync_ms)
+            server.durable(zxid)
+            self.flush()
+        except Exception as error:  # noqa: BLE001 - whatever it is, we stop rather than be wrong
+            self.fail(error)
+
+    def _count(self, txns: int, sync_ms: float) -> None:
+        stats = self.server.stats
+        stats.record("sync_processor_batch_size", txns)
+        if not self._log.force_sync:
+            return
+        stats.record("fsynctime", int(sync_ms))
         if sync_ms > self._sync_warning_ms:
+            stats.count("fsync_threshold_exceed_cnt")
             log.warning(
-                "fsync-ing the write ahead log in SyncThread:0 took %dms which will adversely "
-                "effect operation latency. See the ZooKeeper troubleshooting guide",
+                "fsync-ing the write ahead log in %s took %dms which will adversely effect "
+                "operation latency. See the ZooKeeper troubleshooting guide",
+                THREAD,
                 sync_ms,
             )
-        self.read_clock()
-        if zxid > self.server.zab.committed_zxid:  # a wake-up to stop brings nothing new
-            self.server.durable(zxid)
-        self.flush()
+
+    def _guarded(self, call: Callable[[], None]) -> None:
+        try:
+            call()
+        except Exception as error:  # noqa: BLE001 - whatever it is, we stop rather than be wrong
+            self.fail(error)
 
     def fail(self, error: BaseException) -> None:
         """Something of ours is broken: stop, rather than be wrong."""
-        if not self.stopped.done():
-            self.stopped.set_exception(error)
+        if self.stopped.done():
+            return
+        self.stopped.set_exception(error)
+        self.server.stats.count("unrecoverable_error_count")
+        # At once: what is queued for clients may be wrong, and what they send is not served.
+        self.close_sockets()
+
+    def close_sockets(self) -> None:
+        """Close the listeners and all connections."""
+        poller, self.poller = self.poller, None
+        if poller is not None:
+            poller.close()
 
     # ------------------------------------------------------------------ time
 
@@ -155,6 +213,9 @@ class Runner:
         self._timer = self.loop.call_later(delay, self._on_timer)
 
     def _on_timer(self) -> None:
+        self._guarded(self._tick)
+
+    def _tick(self) -> None:
         self.read_clock()
         self.server.tick()
         self.flush()

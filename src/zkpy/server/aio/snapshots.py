@@ -14,11 +14,14 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Final
 
 from zkpy.datatree.serialize import serialize_tree
+from zkpy.persistence.errors import DiskWriteError, PersistenceError
+from zkpy.server.aio.threads import in_thread
 
 if TYPE_CHECKING:
     from zkpy.datatree.tree import DataTree
     from zkpy.persistence.snapshot import FileSnap, SnapshotWriter
     from zkpy.server.settings import Config
+    from zkpy.server.stats import ServerStats
 
 log = logging.getLogger(__name__)
 
@@ -27,6 +30,7 @@ log = logging.getLogger(__name__)
 SLICE_SECONDS: Final = 0.0005
 PAUSE_SECONDS: Final = 0.001
 WRITE_BYTES: Final = 512 * 1024
+THREAD: Final = "Snapshot Thread"
 
 
 def _below(limit: int) -> int:
@@ -35,18 +39,24 @@ def _below(limit: int) -> int:
 
 
 class Snapshots:
-    """Decides when to take a snapshot, and takes it; one at a time."""
+    """Decides when to take a snapshot, and takes it; one at a time.
+
+    `failed(error)` is called on the loop when one cannot be written: as with the log, the process
+    is to end then. `last_zxid` and `last_wall_ms`: of the last one taken by this process, or -1.
+    """
 
     def __init__(
         self,
         snap: FileSnap,
         tree: DataTree,
         config: Config,
+        stats: ServerStats,
         loop: asyncio.AbstractEventLoop,
         failed: Callable[[BaseException], None],
     ) -> None:
         self._snap = snap
         self._tree = tree
+        self._stats = stats
         self._loop = loop
         self._failed = failed
         self._count = config.snap_count
@@ -54,8 +64,10 @@ class Snapshots:
         self._writer: SnapshotWriter | None = None
         self._slices: Iterator[bytes] = iter(())
         self._started = 0.0
+        self._thread: asyncio.Future[None] | None = None
         self.running: asyncio.Future[None] | None = None
-        self.last_duration_ms = 0
+        self.last_zxid = -1
+        self.last_wall_ms = -1
         self._reset()
 
     def _reset(self) -> None:
@@ -94,36 +106,60 @@ class Snapshots:
         writer = self._writer
         if writer is None:
             return  # stopped
-        end = time.monotonic() + SLICE_SECONDS
-        for data in self._slices:
-            writer.feed(data)
-            if writer.pending_bytes >= WRITE_BYTES:
-                self._in_thread(writer.write, self._wrote)
-                return
-            if time.monotonic() >= end:
-                self._loop.call_later(PAUSE_SECONDS, self._slice)
-                return
-        self._snap.finish(writer, self._tree)
+        try:
+            end = time.monotonic() + SLICE_SECONDS
+            for data in self._slices:
+                writer.feed(data)
+                if writer.pending_bytes >= WRITE_BYTES:
+                    self._in_thread(writer.write, self._wrote)
+                    return
+                if time.monotonic() >= end:
+                    self._loop.call_later(PAUSE_SECONDS, self._slice)
+                    return
+            self._snap.finish(writer, self._tree)
+        except Exception as error:  # noqa: BLE001 - whatever it is, we stop rather than be wrong
+            self._give_up(error)
+            return
         self._in_thread(writer.commit, self._committed)
 
     def _in_thread(self, work: Callable[[], None], then: Callable[[], None]) -> None:
         def done(future: asyncio.Future[None]) -> None:
+            self._thread = None
             error = future.exception()
-            if error is not None:
-                self._end()
-                self._failed(error)
-            elif self._writer is not None:
+            if self._writer is None:
+                return  # stopped meanwhile
+            if error is None:
                 then()
+            elif isinstance(error, PersistenceError):
+                self._give_up(error)
+            else:
+                self._give_up(DiskWriteError(self._writer.path, f"{THREAD} died: {error!r}"))
 
-        self._loop.run_in_executor(None, work).add_done_callback(done)
+        self._thread = in_thread(self._loop, THREAD, work)
+        self._thread.add_done_callback(done)
 
     def _wrote(self) -> None:
         self._loop.call_later(PAUSE_SECONDS, self._slice)
 
     def _committed(self) -> None:
-        self.last_duration_ms = int((time.monotonic() - self._started) * 1000)
-        log.info("Snapshot taken in %d ms", self.last_duration_ms)
+        assert self._writer is not None, "looked at before"
+        duration_ms = int((time.monotonic() - self._started) * 1000)
+        self._stats.record("snapshottime", duration_ms)
+        self.last_zxid = self._writer.zxid
+        self.last_wall_ms = int(time.time() * 1000)
+        log.info("Snapshot taken in %d ms", duration_ms)
         self._end()
+
+    def _give_up(self, error: BaseException) -> None:
+        self.abort()
+        self._failed(error)
+
+    def abort(self) -> None:
+        """Give up an unfinished snapshot: the log has everything."""
+        writer = self._writer
+        self._end()
+        if writer is not None:
+            writer.abort()
 
     def _end(self) -> None:
         self._writer = None
@@ -132,9 +168,7 @@ class Snapshots:
             self.running.set_result(None)
         self.running = None
 
-    def stop(self) -> None:
-        """Give up an unfinished snapshot: the log has everything."""
-        writer = self._writer
-        if writer is not None:
-            self._end()
-            writer.abort()
+    async def ended(self) -> None:
+        """Return when no thread writes any more."""
+        if self._thread is not None:
+            await asyncio.wait({self._thread})
