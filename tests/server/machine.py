@@ -157,6 +157,8 @@ class Client:
         """What the shell does for a dirty connection."""
         cnxn, server = self.cnxn, self.machine.server
         if cnxn.out:
+            if cnxn.state:
+                server.stats.response_size(len(cnxn.out))
             self.inbox += cnxn.out
             self._unread += len(cnxn.out)
             cnxn.out = bytearray()

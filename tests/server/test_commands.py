@@ -450,6 +450,10 @@ def test_mntr_counts(machine: Machine, watching: Client) -> None:
     assert values["znode_count"] == 8
     assert values["bytes_received_count"] > 300
     assert values["uptime"] == 0
+    assert values["min_client_response_size"] == 20
+    assert values["last_client_response_size"] == 20
+    assert values["max_client_response_size"] == 92
+    assert values["response_bytes"] > 500
     names = " ".join(values)
     for name in ("readlatency", "fsynctime", "jvm_pause_time_ms"):
         assert f"avg_{name}" in names

@@ -19,6 +19,7 @@ from tests.support.rawclient import digest_id
 from zkpy.datatree.apply import apply_txn
 from zkpy.datatree.digest import tree_digest
 from zkpy.datatree.tree import DataTree
+from zkpy.protocol.acl import OPEN_ACL_UNSAFE
 from zkpy.protocol.txns import MultiTxn, decode_txn
 from zkpy.protocol.zoodefs import OpCode
 
@@ -200,6 +201,18 @@ class PrepMachine(RuleBasedStateMachine):
             client.send(wire.PING)
         self.machine.advance(2000)
         self.drop_closed()
+
+    @rule(number=st.integers(0, 2), path=paths)
+    def read(self, number: int, path: str) -> None:
+        self.client(number).send(wire.GET_DATA, wire.path_watch(path))
+
+    @invariant()
+    def cached_replies_are_those_of_the_tree(self) -> None:
+        tree = self.machine.tree
+        for path, body in tree.response_cache.items():
+            node = tree.nodes[path]
+            assert tree.acls_of(node) == OPEN_ACL_UNSAFE
+            assert body == wire.buffer(node.data) + tree.wire_stat(node)
 
     @invariant()
     def the_digest_is_that_of_the_tree(self) -> None:

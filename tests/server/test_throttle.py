@@ -215,6 +215,23 @@ def test_what_waited_too_long_is_not_executed() -> None:
     assert client.code(wire.CREATE, wire.create("/b")) == 0
 
 
+def test_a_refusal_waits_behind_a_write() -> None:
+    machine = Machine(request_throttle_max_requests=2, throttled_op_wait_time_ms=50)
+    writer, client = machine.connect(), machine.connect()
+    writer.send(wire.CREATE, wire.create("/a"))
+    client.feed(
+        client.frame(wire.CREATE, wire.create("/b"), 1)
+        + client.frame(wire.PING, b"", -2)
+        + client.frame(wire.SYNC, wire.string("/"), 2)
+    )
+    machine.settle()
+    machine.server.now_ms += 51
+    machine.durable(machine.zab.last_zxid - 1)
+    assert client.replies() == []
+    machine.flush()
+    assert [(reply.xid, reply.err) for reply in client.replies()] == [(1, 0), (-2, 0), (2, -127)]
+
+
 def test_a_short_wait_is_forgiven() -> None:
     machine = Machine(request_throttle_max_requests=1, throttled_op_wait_time_ms=50)
     _, client = stalled(machine)

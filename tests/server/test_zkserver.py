@@ -10,6 +10,7 @@ from tests.support import wire
 from tests.support.rawclient import digest_id
 
 from zkpy.server.zkserver import MAX_OUT_BYTES
+from zkpy.session.auth import EnsembleAuthenticationProvider, ProviderRegistry
 
 # ------------------------------------------------------------------ handshake
 
@@ -459,6 +460,14 @@ def test_nobody_collects_ids_without_end(machine: Machine, client: Client) -> No
     assert len(client.cnxn.ids) <= 1001
     assert replies[0].err == 0 and replies[-1].err == -115
     assert client.closed
+
+
+def test_a_provider_that_sends_clients_away(machine: Machine, client: Client) -> None:
+    machine.server.auth = ProviderRegistry([EnsembleAuthenticationProvider(["mine"])])
+    assert client.call(wire.AUTH, wire.auth("ensemble", b"mine")).err == 0
+    client.send(wire.AUTH, wire.auth("ensemble", b"yours"))
+    machine.settle()
+    assert client.closed and not client.inbox
 
 
 def test_enforced_authentication() -> None:
