@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -11,7 +12,7 @@ from tests.server.machine import Client, Machine
 from tests.server.test_prep import assert_same, replay
 from tests.support import wire
 
-SETTINGS = {"extended_types_enabled": True, "jute_max_buffer_bytes": 4096}
+SETTINGS: dict[str, Any] = {"extended_types_enabled": True, "jute_max_buffer_bytes": 4096}
 
 texts = st.one_of(
     st.sampled_from(

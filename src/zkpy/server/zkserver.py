@@ -298,7 +298,7 @@ class ZooKeeperServer:
         head = HEAD.unpack_from
         max_frame = self.max_frame
         max_pending = self._max_outstanding
-        if self._throttle_requests:
+        if self._throttle_requests and not throttled:  # refusals take no room
             room = self._throttle_requests - len(self.in_flight)
             if room <= 0:
                 self.keep(cnxn, data, 0)
