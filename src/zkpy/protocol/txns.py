@@ -12,8 +12,8 @@ from __future__ import annotations
 import struct
 from typing import Final, TypeAlias
 
+from zkpy.protocol.acl import OPEN_ACL_UNSAFE, encode_acls, read_acls
 from zkpy.protocol.acl import Acls as _Acls
-from zkpy.protocol.acl import encode_acls, read_acls
 from zkpy.protocol.errors import DecodeError
 from zkpy.protocol.jute import (
     NULL,
@@ -42,6 +42,8 @@ _DIGEST = struct.Struct(">iQ")
 HEADER_SIZE: Final = 32
 DIGEST_SIZE: Final = 12
 DIGEST_VERSION: Final = 2
+_OPEN_ACL: Final = encode_acls(OPEN_ACL_UNSAFE)
+_OPEN_ACL_SIZE: Final = len(_OPEN_ACL)
 MASK64: Final = (1 << 64) - 1
 
 
@@ -255,7 +257,26 @@ TXN_RECORDS: Final[dict[int, type[Record]]] = {
 }
 
 
+def _decode_open_create(buf: bytes, offset: int) -> tuple[CreateTxn, int] | None:
+    """A create with data and the open ACL, as nearly all in a log are; None for any other."""
+    start = offset + 4
+    end = start + int.from_bytes(buf[offset:start], "big")
+    data_start = end + 4
+    stop = data_start + int.from_bytes(buf[end:data_start], "big")
+    # A length that is null or lies ends where the ACL cannot be.
+    flags_at = stop + _OPEN_ACL_SIZE
+    if not buf.startswith(_OPEN_ACL, stop) or len(buf) < flags_at + 5:
+        return None
+    ephemeral, parent_cversion = _BOOL_INT.unpack_from(buf, flags_at)
+    path = str(buf[start:end], "utf-8", "replace")
+    data = buf[data_start:stop]
+    return CreateTxn(path, data, OPEN_ACL_UNSAFE, ephemeral, parent_cversion), flags_at + 5
+
+
 def _decode_create(buf: bytes, offset: int, old_form: bool) -> tuple[CreateTxn, int]:
+    common = _decode_open_create(buf, offset)
+    if common is not None:
+        return common
     path, offset = read_ustring(buf, offset)
     data, offset = read_buffer(buf, offset)
     acl, offset = read_acls(buf, offset)
@@ -277,6 +298,15 @@ def _path(path: str | None) -> str:
 
 
 def _decode_set_data(buf: bytes, offset: int) -> tuple[SetDataTxn, int]:
+    start = offset + 4
+    end = start + int.from_bytes(buf[offset:start], "big")
+    data_start = end + 4
+    stop = data_start + int.from_bytes(buf[end:data_start], "big")
+    if stop + 4 <= len(buf):
+        # Data there, and no length that lies.
+        path_there = str(buf[start:end], "utf-8", "replace")
+        (version,) = _INT.unpack_from(buf, stop)
+        return SetDataTxn(path_there, buf[data_start:stop], version), stop + 4
     path, offset = read_ustring(buf, offset)
     data, offset = read_buffer(buf, offset)
     version, offset = read_int(buf, offset)
