@@ -1,7 +1,7 @@
 """ZooKeeperServer: the way of a request, from received bytes to queued reply.
 
     received -> _frames -> reads.handlers                               (a read, no write pending)
-                        -> _write -> prep -> zab.propose                (a write)
+                        -> write ->  prep -> zab.propose                (a write)
     durable  -> zab -> commit -> apply_txn -> watch events -> reply -> reads that waited behind it
 
 Calls in; what is to be done comes out as `zab.take_appended()` and as `dirty` connections with
@@ -18,28 +18,22 @@ from typing import TYPE_CHECKING, Final
 
 from zkpy.datatree.tree import DataTree
 from zkpy.protocol.errors import (
-    AuthFailed,
     DecodeError,
     MarshallingError,
-    ProtocolError,
-    SessionClosedRequireSaslAuth,
-    ThrottledOp,
-    Unimplemented,
 )
-from zkpy.protocol.records import AuthPacket
 from zkpy.protocol.zoodefs import OpCode
 from zkpy.server.cnxn import ESTABLISHED, ServerCnxn
 from zkpy.server.connect import Handshake
 from zkpy.server.containers import ContainerManager
-from zkpy.server.decode import decode_buffer
 from zkpy.server.environment import Environment
 from zkpy.server.final import apply_request
 from zkpy.server.prep import PrepRequestProcessor
 from zkpy.server.reads import REPLY, ReadHandler, ReadProcessor
 from zkpy.server.request import Request
 from zkpy.server.role import Role
+from zkpy.server.special import SpecialOperations
 from zkpy.server.stats import ServerStats
-from zkpy.session.auth import ProviderRegistry, add_ids
+from zkpy.session.auth import ProviderRegistry
 from zkpy.session.expiry import ExpiryQueue
 from zkpy.session.tracker import SessionTracker
 
@@ -56,8 +50,6 @@ HEAD: Final = struct.Struct(">iii")  # frame length, xid, opcode
 MAX_OUT_BYTES: Final = 256 * 1024
 # Requests of one connection, in bytes, behind a write that is not on disk yet.
 MAX_PENDING_BYTES: Final = 16 * 1024 * 1024
-# Ids of one connection: each is compared with each ACL entry, for every request.
-MAX_IDS: Final = 1000
 # Events pile up for a client that watches much and reads nothing: then it is closed.
 MAX_UNREAD_BYTES: Final = 64 * 1024 * 1024
 # A ready frame that waits for its turn among the deferred requests of a connection. Not a number a
@@ -133,6 +125,7 @@ class ZooKeeperServer:
             now_ms=now_ms,
         )
         self.handshake = Handshake(self)
+        self._special = SpecialOperations(self, WRITES)
         self.in_flight: deque[Request] = deque()
         self.dirty: list[ServerCnxn] = []
         self.cnxns: dict[ServerCnxn, None] = {}
@@ -291,7 +284,7 @@ class ZooKeeperServer:
         """Serve every complete frame of `data`; keep the rest."""
         if not self.tracker.touch(cnxn.session_id, cnxn.timeout_ms, self.now_ms):
             return  # the session is closing: its requests are dropped
-        restricted = throttled or (self._enforced and not self._may_speak(cnxn))
+        restricted = throttled or (self._enforced and not self.may_speak(cnxn))
         reads = _NO_READS if restricted else self._handlers
         writes = _NO_WRITES if restricted else WRITES
         pending = cnxn.pending
@@ -323,14 +316,14 @@ class ZooKeeperServer:
                     served += 1
                     read(cnxn, xid, data, start, end, cnxn.ids)
             elif op in writes:
-                self._write(cnxn, xid, op, data, start, end)
+                self.write(cnxn, xid, op, data, start, end)
                 if cnxn.finishing or cnxn.closed:
                     break
             else:
-                self._special(cnxn, xid, op, data[start:end], throttled)
+                self._special.handle(cnxn, xid, op, data[start:end], throttled)
                 if cnxn.closed or cnxn.finishing:
                     break
-                if restricted and not throttled and self._may_speak(cnxn):
+                if restricted and not throttled and self.may_speak(cnxn):
                     reads, writes, restricted = self._handlers, WRITES, False
             if len(pending) >= max_pending or len(cnxn.out) >= MAX_OUT_BYTES:
                 self.hold(cnxn)
@@ -400,8 +393,9 @@ class ZooKeeperServer:
             cnxn.dirty = True
             self.dirty.append(cnxn)
 
-    def _may_speak(self, cnxn: ServerCnxn) -> bool:
-        return any(scheme in self._enforced for scheme, _ in cnxn.ids)
+    def may_speak(self, cnxn: ServerCnxn) -> bool:
+        """Whether a connection has a scheme that enforce.auth.schemes asks for, if it does."""
+        return not self._enforced or any(scheme in self._enforced for scheme, _ in cnxn.ids)
 
     def _admits(self, length: int) -> bool:
         if self._large_bytes + length > self.config.large_request_max_bytes:
@@ -411,7 +405,8 @@ class ZooKeeperServer:
 
     # ------------------------------------------------------------------ writes
 
-    def _write(self, cnxn: ServerCnxn, xid: int, op: int, buf: bytes, pos: int, end: int) -> None:
+    def write(self, cnxn: ServerCnxn, xid: int, op: int, buf: bytes, pos: int, end: int) -> None:
+        """Prepare and propose a write whose body is buf[pos:end]."""
         request = Request(cnxn, cnxn.session_id, xid, op, cnxn.ids, self.now_ms)
         if end - pos > self._large_threshold:
             if not self._admits(end - pos):
@@ -423,7 +418,7 @@ class ZooKeeperServer:
             txn = self.prep.prepare(request, buf, pos, end, self.wall_ms)
         except DecodeError:
             self._large_bytes -= request.large_bytes
-            self._refuse(cnxn, xid, MarshallingError.code)
+            self.refuse(cnxn, xid, MarshallingError.code)
             return
         cnxn.pending.append(request)
         self.in_flight.append(request)
@@ -559,7 +554,7 @@ class ZooKeeperServer:
 
     # ------------------------------------------------------------------ the rest
 
-    def _answer(self, cnxn: ServerCnxn, frame: bytes) -> None:
+    def answer(self, cnxn: ServerCnxn, frame: bytes) -> None:
         """Send a ready frame, behind the replies to earlier requests."""
         if cnxn.pending:
             cnxn.pending.append((0, READY, frame, ()))
@@ -568,7 +563,7 @@ class ZooKeeperServer:
             self.stats.packets_sent += 1
             self.mark_dirty(cnxn)
 
-    def _refuse(self, cnxn: ServerCnxn, xid: int, code: int) -> None:
+    def refuse(self, cnxn: ServerCnxn, xid: int, code: int) -> None:
         """Refuse a request that has no txn; the zxid shown is the one applied at its turn."""
         if cnxn.pending:
             cnxn.pending.append((xid, REFUSED, _INT.pack(code), ()))
@@ -576,69 +571,6 @@ class ZooKeeperServer:
             self.reads.refuse(cnxn, xid, code)
             self.stats.packets_sent += 1
             self.mark_dirty(cnxn)
-
-    def _special(self, cnxn: ServerCnxn, xid: int, op: int, body: bytes, throttled: bool) -> None:
-        """auth, sasl, and every opcode that is refused."""
-        if op == OpCode.AUTH:
-            self._authenticate(cnxn, xid, body)
-        elif op == OpCode.SASL:
-            self._sasl(cnxn, xid, body)
-        elif self._enforced and not self._may_speak(cnxn):
-            self._answer(cnxn, REPLY.pack(16, xid, 0, SessionClosedRequireSaslAuth.code))
-            self.finish(cnxn)
-        elif throttled and (op in self._handlers or op in WRITES):
-            self._throttled(cnxn, xid, op, body)
-        else:
-            log.warning("closing %s: unknown opcode %s", cnxn, op)
-            self._answer(cnxn, REPLY.pack(16, xid, -1, Unimplemented.code))
-            self.finish(cnxn)
-
-    def _throttled(self, cnxn: ServerCnxn, xid: int, op: int, body: bytes) -> None:
-        """A request that waited too long to be let in is not executed, except for a few."""
-        if op == OpCode.PING:
-            if cnxn.pending:
-                cnxn.pending.append((xid, op, body, cnxn.ids))
-            else:
-                self._answer(cnxn, REPLY.pack(16, -2, self.tree.last_processed_zxid, 0))
-        elif op == OpCode.CLOSE_SESSION:
-            self._write(cnxn, xid, op, body, 0, len(body))
-        else:
-            self.stats.throttled_ops += 1
-            self._refuse(cnxn, xid, ThrottledOp.code)
-
-    def _authenticate(self, cnxn: ServerCnxn, xid: int, body: bytes) -> None:
-        """New ids count at once; the reply waits for its turn, as kazoo needs it."""
-        try:
-            packet, _ = AuthPacket.decode(body)
-        except DecodeError:
-            self.finish(cnxn)
-            return
-        try:
-            if len(cnxn.ids) >= MAX_IDS:
-                raise AuthFailed
-            added = self.auth.authenticate(packet.scheme, packet.auth, cnxn.address)
-        except AuthFailed:
-            self.stats.auth_failed_count += 1
-            log.warning("Authentication failed for scheme: %.64r of %s", packet.scheme, cnxn)
-            self._answer(cnxn, REPLY.pack(16, xid, 0, AuthFailed.code))
-            self.finish(cnxn)
-            return
-        except ProtocolError:
-            self.close(cnxn)
-            return
-        cnxn.ids = add_ids(cnxn.ids, added)
-        self._answer(cnxn, REPLY.pack(16, xid, 0, 0))
-
-    def _sasl(self, cnxn: ServerCnxn, xid: int, body: bytes) -> None:
-        """Without a SASL configuration any token is answered with none."""
-        try:
-            token, _ = decode_buffer(body, 0, len(body))
-        except DecodeError:
-            token = None
-        if token is None:
-            self.finish(cnxn)
-            return
-        self._answer(cnxn, REPLY.pack(20, xid, 0, 0) + b"\xff\xff\xff\xff")
 
     # ------------------------------------------------------------------ time
 
