@@ -1,0 +1,44 @@
+"""Curator, the common Java client, with its recipes: java/CuratorChecks.java, compiled here."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import pytest
+from tests.support import oracle
+
+pytestmark = pytest.mark.interop
+
+SOURCE = Path(__file__).parent / "java" / "CuratorChecks.java"
+CHECKS = "nodes mutex locks leader persistentNode cache watches counters"
+
+
+@pytest.fixture(scope="module")
+def classes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The compiled program."""
+    reason = oracle.curator_missing()
+    if reason is not None:
+        pytest.skip(reason)
+    folder = tmp_path_factory.mktemp("classes")
+    command = ["javac", "-cp", oracle.classpath("curator"), "-d", str(folder), str(SOURCE)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+def test_recipes(classes: Path, server: oracle.Server) -> None:
+    """All in one Java process: most of the time goes into starting it."""
+    command = [
+        "java",
+        *oracle.JVM_FLAGS,
+        "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn",
+        "-cp",
+        f"{classes}:{oracle.classpath('curator')}",
+        "CuratorChecks",
+        server.hosts,
+        *CHECKS.split(),
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=110, check=False)
+    expected = [f"ok {name}" for name in CHECKS.split()]
+    assert done.stdout.splitlines() == expected, done.stdout[-6000:] + done.stderr[-3000:]
