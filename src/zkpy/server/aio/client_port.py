@@ -10,9 +10,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import select
 import socket
-from typing import TYPE_CHECKING, Final
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 from zkpy.session.addresses import normalise_address
 
@@ -36,6 +38,8 @@ ACCEPT_PAUSE_SECONDS: Final = 1.0
 READ: Final = 1  # EPOLLIN
 WRITE: Final = 4  # EPOLLOUT
 
+Port: TypeAlias = "ClientPort | ClientListener | Doorbell"
+
 
 class Poller:
     """Which sockets are ready; calls `ready(events)` of each, then `runner.flush()` once."""
@@ -44,15 +48,17 @@ class Poller:
         self.runner = runner
         self.loop = runner.loop
         self.buffer = memoryview(bytearray(RECEIVE_BYTES))
-        self._ports: dict[int, ClientPort | ClientListener] = {}
+        self._ports: dict[int, Port] = {}
         self._epoll = select.epoll() if hasattr(select, "epoll") else None
         if self._epoll is not None:
             self.loop.add_reader(self._epoll.fileno(), self._turn)
 
     def close(self) -> None:
-        """Close every socket."""
+        """Close every socket; a doorbell is closed by who knows that nobody rings it any more."""
         for port in list(self._ports.values()):
-            port.close()
+            if not isinstance(port, Doorbell):
+                port.close()
+        self._ports.clear()
         if self._epoll is not None:
             self.loop.remove_reader(self._epoll.fileno())
             self._epoll.close()
@@ -61,7 +67,7 @@ class Poller:
         """The connections that are open."""
         return [port for port in self._ports.values() if isinstance(port, ClientPort)]
 
-    def watch(self, port: ClientPort | ClientListener, fd: int, events: int) -> None:
+    def watch(self, port: Port, fd: int, events: int) -> None:
         """Report `events` (READ, WRITE, both or none) of `fd` to `port` from now on."""
         known = fd in self._ports
         self._ports[fd] = port
@@ -102,7 +108,7 @@ class Poller:
         except Exception as error:  # noqa: BLE001 - whatever it is, we stop rather than be wrong
             runner.fail(error)
 
-    def _one(self, port: ClientPort | ClientListener, events: int) -> None:
+    def _one(self, port: Port, events: int) -> None:
         runner = self.runner
         runner.read_clock()
         try:
@@ -110,6 +116,38 @@ class Poller:
             runner.wake()
         except Exception as error:  # noqa: BLE001 - whatever it is, we stop rather than be wrong
             runner.fail(error)
+
+
+class Doorbell:
+    """Lets another thread call for the loop: `ring` there, and `rung` is called in the next turn.
+
+    An eventfd beside the client sockets: half the system calls of `call_soon_threadsafe`, and what
+    it brings is flushed with what the clients sent meanwhile.
+    """
+
+    __slots__ = ("_fd", "_poller", "_rung")
+
+    def __init__(self, poller: Poller, rung: Callable[[], None]) -> None:
+        self._fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._poller = poller
+        self._rung = rung
+        poller.watch(self, self._fd, READ)
+
+    def ring(self) -> None:
+        """Call for the loop; from any thread, until `close`."""
+        os.eventfd_write(self._fd, 1)
+
+    def ready(self, events: int) -> None:
+        """Somebody rang."""
+        os.eventfd_read(self._fd)
+        self._rung()
+
+    def close(self) -> None:
+        """Once no thread can ring any more: its number may soon be another file's."""
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            self._poller.forget(fd)
+            os.close(fd)
 
 
 class ClientListener:

@@ -124,8 +124,8 @@ class Server:
         snapshots = Snapshots(store.snap, loaded.tree, config, stats, loop, self._failed)
         self._snapshots = snapshots
         self._runner = runner = Runner(server, store.log, snapshots, stopped)
-        runner.start()
-        runner.poller = poller = Poller(runner)
+        poller = Poller(runner)
+        runner.start(poller)
         if sock is not None:
             backlog = config.client_port_listen_backlog
             sock.listen(backlog if backlog > 0 else DEFAULT_BACKLOG)

@@ -2,7 +2,7 @@
 
     ready sockets (any number) -> core -> flush: one hand-over to the log thread,
                                                  one socket write per client
-    log thread -> _on_durable -> core -> flush
+    log thread -> doorbell -> core -> the same flush
 
 Owns the order of effects: a reply to a write exists only after `durable` has been called, so
 nothing is acknowledged that is not on disk.
@@ -12,10 +12,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import time
+from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
+from zkpy.server.aio.client_port import Doorbell
 from zkpy.server.aio.log_writer import THREAD, LogWriter
 from zkpy.server.aio.threads import post
 from zkpy.server.zkserver import MAX_UNREAD_BYTES, ZooKeeperServer
@@ -51,6 +54,9 @@ class Runner:
         self.keep_alive = server.config.client_tcp_keep_alive
         self.stopped = stopped
         self.poller: Poller | None = None
+        # What the log thread has to tell: (zxid, ms of the sync). Appended there, taken here.
+        self._synced: deque[tuple[int, float]] = deque()
+        self._doorbell: Doorbell | None = None
         self._log = txn_log
         self._snapshots = snapshots
         self._sync_warning_ms = server.config.fsync_warning_threshold_ms
@@ -69,8 +75,11 @@ class Runner:
         """Whether `fail` has been called."""
         return self.stopped.done() and self.stopped.exception() is not None
 
-    def start(self) -> None:
-        """Start the log thread and the timer."""
+    def start(self, poller: Poller) -> None:
+        """Start the log thread and the timer; clients come by way of `poller`."""
+        self.poller = poller
+        if hasattr(os, "eventfd"):
+            self._doorbell = Doorbell(poller, self._take_synced)
         self.log_writer.start()
         self._set_timer()
 
@@ -85,6 +94,10 @@ class Runner:
             self.flush()
         self.log_writer.stop()
         await self._log_ended
+        self._take_synced()
+        doorbell, self._doorbell = self._doorbell, None
+        if doorbell is not None:
+            doorbell.close()
         server = self.server
         for cnxn in list(server.cnxns):
             server.close(cnxn)
@@ -147,7 +160,12 @@ class Runner:
     # ------------------------------------------------------------------ the log thread
 
     def _durable_in_thread(self, zxid: int, sync_ms: float) -> None:
-        post(self.loop, self._on_durable, zxid, sync_ms)
+        self._synced.append((zxid, sync_ms))
+        doorbell = self._doorbell
+        if doorbell is not None:
+            doorbell.ring()
+        else:
+            post(self.loop, self._on_durable)
 
     def _failed_in_thread(self, error: BaseException) -> None:
         post(self.loop, self.fail, error)
@@ -155,18 +173,21 @@ class Runner:
     def _ended_in_thread(self) -> None:
         post(self.loop, self._log_ended.set_result, None)
 
-    def _on_durable(self, zxid: int, sync_ms: float) -> None:
-        server = self.server
-        txns = zxid - server.zab.committed_zxid
-        if txns <= 0 or self.stopped.done():
-            return  # a wake-up to stop brings nothing new
+    def _on_durable(self) -> None:
         self.read_clock()
-        try:
+        self._guarded(self._take_synced)
+        self._guarded(self.flush)
+
+    def _take_synced(self) -> None:
+        """Commit what the log thread has made durable. The flush comes at the end of the turn."""
+        server = self.server
+        while self._synced:
+            zxid, sync_ms = self._synced.popleft()
+            txns = zxid - server.zab.committed_zxid
+            if txns <= 0 or self.stopped.done():
+                continue  # a wake-up to stop brings nothing new
             self._count(txns, sync_ms)
             server.durable(zxid)
-            self.flush()
-        except Exception as error:  # noqa: BLE001 - whatever it is, we stop rather than be wrong
-            self.fail(error)
 
     def _count(self, txns: int, sync_ms: float) -> None:
         stats = self.server.stats
