@@ -33,13 +33,13 @@ STOP_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 
 def run(config: Config) -> int:
     """Serve until SIGTERM or SIGINT; return the exit code, with the reason logged if not 0."""
+    # As long as the loop is held by loading, only a handler that raises gets a word in.
+    for number in STOP_SIGNALS:
+        signal.signal(number, _leave)
     log.info("Starting server: ZooKeeper %s", zookeeper_version_text())
     for level, text in (*config.messages, *notices(config)):
         log.log(level, "%s", text)
     raise_file_limit()
-    # As long as the loop is held by loading, only a handler that raises gets a word in.
-    for number in STOP_SIGNALS:
-        signal.signal(number, _leave)
     code = 0
     try:
         asyncio.run(_serve(config))
@@ -90,6 +90,8 @@ async def _serve(config: Config) -> None:
     failing = asyncio.ensure_future(server.wait())
     failing.add_done_callback(lambda _: stop.set())
     await stop.wait()
+    # We are leaving anyway: a second one must not turn that into a death by signal.
+    signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
     if failing.done():
         log.error("Severe unrecoverable error: %s", failing.exception())
     try:

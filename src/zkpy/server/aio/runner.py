@@ -237,6 +237,10 @@ class Runner:
         self._guarded(self._tick)
 
     def _tick(self) -> None:
+        # A process that was stopped wakes up to late timers, and sometimes to no sockets (epoll
+        # reports EINTR then): no session is to expire whose client has spoken meanwhile.
+        if self.poller is not None:
+            self.poller.catch_up()
         self.read_clock()
         self.server.tick()
         self.flush()
