@@ -47,8 +47,7 @@ RESERVED_PATHS: Final = frozenset({"/", "/zookeeper", QUOTA_ROOT, CONFIG_NODE})
 # than tracking which was used last, and a miss costs under a microsecond.
 MAX_CACHED_REPLIES: Final = 4096
 
-_ZERO4: Final = bytes(4)
-_ZERO8: Final = bytes(8)
+_NEVER_A_PARENT: Final = bytes(16)
 _LENGTH: Final = struct.Struct(">i4x")  # dataLength, and numChildren 0
 
 _pack_node = NODE_STAT.pack
@@ -102,8 +101,8 @@ class DataTree:
     def wire_stat(self, node: DataNode) -> bytes:
         """The 68 bytes of Stat that clients see."""
         stat = node.stat
-        if node.children is None and stat[44:48] == _ZERO4 and stat[52:60] == _ZERO8:
-            # A persistent node that never had children: the same fields in another order.
+        if node.children is None and stat.endswith(_NEVER_A_PARENT):
+            # cversion, aversion and owner are 0: the same fields in another order.
             data = node.data
             length = _LENGTH.pack(len(data) if data else 0)
             return stat[:16] + stat[24:60] + length + stat[16:24]

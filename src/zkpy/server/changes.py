@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import Final
 
 from zkpy.datatree.digest import node_digest
+from zkpy.datatree.node import DataNode
 from zkpy.datatree.tree import DataTree
 from zkpy.protocol.acl import Acls
 from zkpy.protocol.errors import BadArguments, NoNode
@@ -74,16 +75,6 @@ class OutstandingChanges:
         """As `record`, for a path from outside. Raises BadArguments before NoNode."""
         if not path:
             raise BadArguments(path)
-        node = self._nodes.get(path)
-        if node is None or path in self.records or path == "/":
-            return self._valid_record(path)
-        # The common case of `record`: a node on which nothing is on its way.
-        children = node.children
-        acls = self._acls_by_id.get(node.acl, ())
-        count = len(children) if children is not None else 0
-        return ChangeRecord(path, node.data, acls, node.stat, count)
-
-    def _valid_record(self, path: str) -> ChangeRecord:
         try:
             return self.record(path if path != "/" else "")
         except NoNode:
@@ -128,23 +119,29 @@ class OutstandingChanges:
         changes.append(record)
 
     def put_data(
-        self, changes: list[ChangeRecord], record: ChangeRecord, data: bytes | None, stat: bytes
+        self,
+        changes: list[ChangeRecord],
+        node: DataNode,
+        path: str,
+        acls: Acls,
+        data: bytes | None,
+        stat: bytes,
     ) -> None:
-        """As `put`, for a copied `record` that gets new data and stat: the common write."""
-        path = record.path
+        """As `put`, for new data and stat of `node`, on which nothing is on its way."""
         if self._digests:
             digests = self._node_digests
             old = digests.get(path)
             if old is None:
-                old = self.digest_of(record)
+                old = node_digest(path, node.data, node.stat)
+                if len(digests) >= MAX_NODE_DIGESTS:
+                    digests.clear()
             new = digests[path] = node_digest(path, data, stat)
             self.digest = (self.digest + new - old) & MASK64
-        record.data = data
-        record.stat = stat
-        records = self.records
         if self._undo is not None:
-            self._undo.append((path, records.get(path)))
-        records[path] = record
+            self._undo.append((path, None))
+        children = node.children
+        count = len(children) if children is not None else 0
+        record = self.records[path] = ChangeRecord(path, data, acls, stat, count)
         changes.append(record)
 
     def begin(self) -> None:

@@ -24,6 +24,8 @@ from zkpy.protocol.zoodefs import TTL_MODES, OpCode
 
 _INT: Final = struct.Struct(">i")
 _MULTI_HEADER: Final = struct.Struct(">i?i")
+_PART: Final = struct.Struct(">i?ii")  # MultiHeader, and the length of the path behind it
+_LEAST_SET_DATA: Final = 21  # MultiHeader, two lengths, version
 _LONG: Final = struct.Struct(">q")
 
 # Encoded ACL vectors seen before. Most clients only ever send one; bounded, since they choose it.
@@ -164,7 +166,24 @@ def decode_multi(body: bytes) -> list[Op]:
     pos = 0
     end = len(body)
     header_at = _MULTI_HEADER.unpack_from
+    part_at = _PART.unpack_from
+    int_at = _INT.unpack_from
     while True:
+        if end - pos >= _LEAST_SET_DATA:
+            # A well-formed setData in one go; anything odd is for the careful code below.
+            type, done, _, length = part_at(body, pos)
+            data_at = pos + 13 + length
+            if type == OpCode.SET_DATA and not done and length >= 0 and data_at + 8 <= end:
+                (data_length,) = int_at(body, data_at)
+                stop = data_at + 4 + data_length
+                if data_length >= 0 and stop + 4 <= end:
+                    text = str(body[pos + 13 : data_at], "utf-8", "replace")
+                    (version,) = int_at(body, stop)
+                    ops.append(
+                        (type, text, body[data_at + 4 : stop], None, version, -1, pos + 9, stop)
+                    )
+                    pos = stop + 4
+                    continue
         if end - pos < 9:
             raise DecodeError("multi ends without its end header")
         type, done, _ = header_at(body, pos)

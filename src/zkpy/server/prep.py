@@ -112,6 +112,8 @@ class PrepRequestProcessor:
         self.quota_exceeded: dict[str, int] = {}
         self.outstanding = OutstandingChanges(tree, digests=digests)
         self.applied = self.outstanding.applied
+        self._nodes = tree.nodes
+        self._acls_by_id = tree.acl_cache.by_id
         self._makers: dict[int, Maker] = {
             OpCode.CREATE: self._make_create,
             OpCode.CREATE2: self._make_create,
@@ -338,14 +340,23 @@ class PrepRequestProcessor:
     ) -> int:
         """Validate and note a setData; return the version that the data will have."""
         outstanding = self.outstanding
-        record = outstanding.valid_record(path)
-        if record.acls is not OPEN_ACL_UNSAFE:
-            self._check_acls(record.acls, Perms.WRITE, request.ids)
+        node = self._nodes.get(path) if path and path != "/" else None
+        record: ChangeRecord | None = None
+        if node is None or path in outstanding.records:
+            record = outstanding.valid_record(path)
+            acls, old_data = record.acls, record.data
+            stat = record.stat
+            assert stat is not None
+        else:
+            # A node on which nothing is on its way: the common case.
+            acls, old_data = self._acls_by_id.get(node.acl, ()), node.data
+            stat = node.stat
+        assert path is not None
+        if acls is not OPEN_ACL_UNSAFE:
+            self._check_acls(acls, Perms.WRITE, request.ids)
         if self.enforce_quota:
-            size = (len(data) if data else 0) - (len(record.data) if record.data else 0)
-            self._check_quota(record.path, 0, size)
-        stat = record.stat
-        assert stat is not None
+            size = (len(data) if data else 0) - (len(old_data) if old_data else 0)
+            self._check_quota(path, 0, size)
         czxid, _, pzxid, ctime, _, current, cversion, aversion, owner = _unpack_node(stat)
         if version != -1 and version != current:
             raise BadVersion(path)
@@ -353,7 +364,13 @@ class PrepRequestProcessor:
         stat = _pack_node(
             czxid, request.zxid, pzxid, ctime, request.time, version, cversion, aversion, owner
         )
-        outstanding.put_data(request.changes, record, data, stat)
+        if record is None:
+            assert node is not None
+            outstanding.put_data(request.changes, node, path, acls, data, stat)
+        else:
+            old = outstanding.digest_of(record)
+            record.data, record.stat = data, stat
+            outstanding.put(request.changes, record, old)
         return version
 
     def _make_set_acl(self, request: Request, buf: bytes, pos: int, end: int) -> bytes:

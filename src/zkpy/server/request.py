@@ -54,18 +54,17 @@ class Request:
         self.op = op
         self.ids = ids
         self.received_ms = received_ms
-        self.zxid = 0
+        self.zxid: int  # set by prep
         # Its share of the room for large requests, 0 for an ordinary one.
         self.large_bytes = 0
-        self.time = 0
+        self.time: int  # set by prep
         # The type of its txn: that of the request, or of an error.
         self.type = op
         # What applying needs besides `changes`: a record, or the parts of a multi (of a setData its
         # change, of anything else its sub-txn).
         self.txn: Record | None = None
         self.parts: list[ChangeRecord | SubTxn] | None = None
-        # The tree digest once this is applied, as the proposal says.
-        self.digest = 0
+        self.digest: int  # set by prep: of the tree once this is applied
         self.changes: list[ChangeRecord] = []
 
     def header(self) -> TxnHeader:
