@@ -8,6 +8,7 @@ import resource
 import shlex
 import shutil
 import signal
+import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
@@ -26,6 +27,7 @@ from benchmarks.harness.servers import Server, apache_server, find_classpath, zk
 PROJECT = Path(__file__).resolve().parent.parent.parent
 # A disk in memory makes syncing free, and the comparison worthless.
 IN_MEMORY = ("tmpfs", "ramfs")
+TABLE_BEGIN, TABLE_END = "<!-- table: benchmarks/run --update-readme -->", "<!-- end of table -->"
 
 
 def arguments() -> argparse.ArgumentParser:
@@ -53,6 +55,7 @@ def arguments() -> argparse.ArgumentParser:
     add("--java-flags", default="", help="such as '-Xmx1000m'; default: none")
     add("--data", type=Path, metavar="FOLDER", help="on a real disk; default: a temporary folder")
     add("--json", type=Path, metavar="FILE", help="also write every single figure there")
+    add("--update-readme", action="store_true", help="put the table into benchmarks/README.md")
     return parser
 
 
@@ -62,6 +65,8 @@ def copy_of_zkpy(options: argparse.Namespace, folder: Path) -> dict[str, str]:
         return {}
     copy = folder / "src"
     shutil.copytree(PROJECT / "src", copy, ignore=shutil.ignore_patterns("__pycache__"))
+    # Not left to the first start: PYTHONDONTWRITEBYTECODE would make each one compile everything.
+    subprocess.run([options.zkpy_python, "-m", "compileall", "-q", str(copy)], check=True)
     return {"PYTHONPATH": str(copy)}
 
 
@@ -118,19 +123,34 @@ def parse_address(text: str) -> Address:
     return host, int(port)
 
 
-def print_report(
-    options: argparse.Namespace, rows: Sequence[Row], results: Results, servers: Sequence[str]
-) -> None:
-    """The table and what belongs to it, on standard output."""
+def full_report(
+    options: argparse.Namespace,
+    rows: Sequence[Row],
+    results: Results,
+    servers: Sequence[str],
+    where: str,
+) -> str:
+    """The table, what it was measured on, and what limits the rows that zkpy missed."""
     versions = ", ".join(f"{name} {results.versions.get(name, '?')}" for name in servers)
     if report.APACHE in servers:
         flags = f"with {options.java_flags}" if options.java_flags else "with its default settings"
         versions += f", {report.java_version(options.java)} {flags}"
-    print(f"{versions}. {options.repeats} runs of {options.seconds:g} s each, medians;")
-    print("operations per second, in brackets the server's CPU time for each.\n")
-    print(report.table(rows, results, servers))
+    parts = [
+        f"{where}; {versions}. Medians of {options.repeats} x {options.seconds:g} s;\n"
+        "operations per second, in brackets the server's CPU time for each.",
+        report.table(rows, results, servers),
+    ]
     if report.ZKPY in servers and (limits := report.limits(rows, results)):
-        print(f"\nNot reached:\n\n{limits}")
+        parts += ["Not reached:", limits]
+    return "\n\n".join(parts)
+
+
+def update_readme(text: str) -> None:
+    """Put the report in place of the one that benchmarks/README.md has."""
+    readme = PROJECT / "benchmarks" / "README.md"
+    before, rest = readme.read_text().split(TABLE_BEGIN)
+    _, after = rest.split(TABLE_END)
+    readme.write_text(f"{before}{TABLE_BEGIN}\n{text}\n{TABLE_END}{after}")
 
 
 def run(options: argparse.Namespace) -> int:
@@ -166,8 +186,10 @@ def run(options: argparse.Namespace) -> int:
             if report.ZKPY in servers:
                 version = report.zkpy_version(options.zkpy_python, environment, PROJECT)
                 results.versions[report.ZKPY] = version
-    print(f"{where}; ", end="")
-    print_report(options, rows, results, servers)
+    text = full_report(options, rows, results, servers, where)
+    print(text)
+    if options.update_readme:
+        update_readme(text)
     if options.json:
         content = {"machine": where, "options": vars(options), **asdict(results)}
         options.json.write_text(json.dumps(content, indent=1, default=str) + "\n")

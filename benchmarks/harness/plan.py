@@ -150,7 +150,7 @@ class Plan:
                     server.stop()
 
     def warm_files(self, make_servers: Sequence[Callable[[str], Server]]) -> None:
-        """Start each once, so that its files are in memory and Python's are compiled."""
+        """Start each once, so that its files are in memory."""
         for make in make_servers:
             server = make("first")
             try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from benchmarks.harness import report
+from benchmarks.harness import main, report
 from benchmarks.harness.plan import Measurement, Results, latencies_between, percentile
 from benchmarks.harness.rows import ROWS, Row, choose
 from benchmarks.harness.servers import find_classpath
@@ -93,6 +93,18 @@ def test_latencies_are_taken_from_the_time_of_the_snapshot(tmp_path: Path) -> No
     trace.write_text("1000000000 9\n2000000000 7000000\n2500000000 5000000\n3100000000 9\n")
     assert latencies_between(trace, 1.5, 3.0) == [5.0, 7.0]
     assert [percentile(range(100), share) for share in (0.5, 0.99, 1)] == [50, 99, 99]
+
+
+def test_the_readme_takes_a_new_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    written = (main.PROJECT / "benchmarks" / "README.md").read_text()
+    copy = tmp_path / "benchmarks" / "README.md"
+    copy.parent.mkdir()
+    copy.write_text(written)
+    monkeypatch.setattr(main, "PROJECT", tmp_path)
+    main.update_readme("| new |")
+    before, after = copy.read_text().split(f"{main.TABLE_BEGIN}\n| new |\n{main.TABLE_END}")
+    assert written.startswith(before)
+    assert written.endswith(after)
 
 
 def test_the_class_path_is_the_one_given_or_the_newest_fetched(
