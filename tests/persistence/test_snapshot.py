@@ -186,8 +186,12 @@ def test_a_compressed_file_with_a_bad_trailer_is_damage() -> None:
 def test_any_bytes_are_a_snapshot_or_damage(junk: bytes, offset: int) -> None:
     data = SNAPSHOT_0[:offset] + junk + b"\0\0\0\1/"
     snap = FileSnap(disk_with({"snapshot.0": data}), DIRECTORY)
-    with pytest.raises(CorruptFile):
+    try:
         snap.load(0, "snapshot.0", new_tree())
+    except CorruptFile:
+        return
+    # Ends behind an earlier seal: an older form.
+    assert SNAPSHOT_0.startswith(data)
 
 
 # ---------------------------------------------------------------------- writing

@@ -68,6 +68,13 @@ if TYPE_CHECKING:
         def open(self, path: str) -> DiskFile:
             """An existing file, to overwrite, extend or cut it."""
 
+        def settle(self, path: str) -> None:
+            """Make what a file holds durable, and show from now on what is on the disk.
+
+            For a file whose last sync may have failed, or never come, in a process that is gone:
+            what is only cached must not be taken for durable.
+            """
+
         def rename(self, source: str, target: str) -> None:
             """Atomically; replaces `target`. Durable after `fsync_dir`."""
 
@@ -110,6 +117,10 @@ class OsFile:
     def __init__(self, path: str, fd: int) -> None:
         self.path = path
         self._fd = fd
+
+    def fileno(self) -> int:
+        """The descriptor."""
+        return self._fd
 
     def write(self, data: bytes | memoryview, offset: int) -> None:
         try:
@@ -208,6 +219,19 @@ class OsDisk:
             return OsFile(path, os.open(path, os.O_WRONLY | os.O_CLOEXEC))
         except OSError as error:
             _write_failed(path, error)
+
+    def settle(self, path: str) -> None:
+        file = self.open(path)
+        try:
+            file.fdatasync()
+            if hasattr(os, "posix_fadvise"):
+                # After a failed sync the kernel keeps pages that never reached the disk, and calls
+                # them clean. Dropped from the cache, they are read as what is really there.
+                os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+        except OSError as error:
+            _write_failed(path, error)
+        finally:
+            file.close()
 
     def rename(self, source: str, target: str) -> None:
         try:

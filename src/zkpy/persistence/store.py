@@ -19,7 +19,7 @@ from zkpy.persistence.errors import (
     NoSnapshot,
     TTLNodesDisabled,
 )
-from zkpy.persistence.files import LOG, SNAPSHOT, TEMPORARY
+from zkpy.persistence.files import LOG, SNAPSHOT, TEMPORARY, logs_in
 from zkpy.persistence.logreader import DEFAULT_MAX_RECORD_BYTES
 from zkpy.persistence.replay import DigestCheck
 from zkpy.persistence.snapshot import FileSnap, LoadedSnapshot
@@ -128,6 +128,8 @@ class FileTxnSnapLog:
                 self._remove_temporaries(directory)
             if self.snap_directory != self.log_directory:
                 self._check_contents()
+            if self.settings.force_sync:
+                self._settle()
         except BaseException:
             self._unlock()
             raise
@@ -171,6 +173,18 @@ class FileTxnSnapLog:
             raise DatadirError(f"Log directory has snapshot files. {hint} ({self.log_directory})")
         if any(name.startswith(LOG) for name in self._disk.list_dir(self.snap_directory)):
             raise DatadirError(f"Snapshot directory has log files. {hint} ({self.snap_directory})")
+
+    def _settle(self) -> None:
+        """Let the disk hold what will be read: the last process may have ended before a sync did.
+
+        Its last txns, never acknowledged but found in a cache, become history when they are
+        replayed, and later txns are acknowledged on top of them.
+        """
+        logs = logs_in(self._disk, self.log_directory)
+        if logs:
+            self._disk.settle(f"{self.log_directory}/log.{logs[-1]:x}")
+        for directory in dict.fromkeys((self.log_directory, self.snap_directory)):
+            self._disk.fsync_dir(directory)
 
     # ------------------------------------------------------------------ loading
 

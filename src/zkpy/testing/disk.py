@@ -56,11 +56,9 @@ class _Inode:
         content = self.durable
         torn = rng.randrange(len(self.pending)) if self.pending else -1
         for index, (offset, data) in enumerate(self.pending):
-            if index != torn:
+            if index != torn or data is None:
                 if rng.random() < 0.5:
                     _apply(content, offset, data)
-            elif data is None:
-                continue
             elif torn_in_sectors:
                 for start, end in _sectors(offset, offset + len(data)):
                     if rng.random() < 0.5:
@@ -323,6 +321,13 @@ class SimulatedDisk:
         if path not in self._seen:
             raise _write_error(path, errno_module.ENOENT)
         return SimulatedFile(self, path, self._seen[path])
+
+    def settle(self, path: str) -> None:
+        file = self.open(path)
+        file.fdatasync()
+        file.close()
+        inode = self._seen[path]
+        inode.seen = bytearray(inode.durable)
 
     def rename(self, source: str, target: str) -> None:
         self.operation(RENAME, target)
