@@ -27,6 +27,10 @@ def classes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+# Against Apache it only checks the checks.
+@pytest.mark.parametrize(
+    "server", [pytest.param("apache", marks=pytest.mark.slow), "zkpy"], indirect=True
+)
 def test_recipes(classes: Path, server: oracle.Server) -> None:
     """All in one Java process: most of the time goes into starting it."""
     command = [
