@@ -486,10 +486,11 @@ class PrepRequestProcessor:
         outstanding = self.outstanding
         paths = dict(self.tree.ephemerals.get(session_id, {}))
         for record in outstanding.records.values():
-            if record.stat is None:
-                paths.pop(record.path, None)
-            elif _unpack_node(record.stat)[8] == session_id and session_id:
+            if record.stat and _unpack_node(record.stat)[8] == session_id and session_id:
                 paths[record.path] = None
+            else:
+                # Deleted, and perhaps made anew by somebody else.
+                paths.pop(record.path, None)
         for path in paths:
             parent = outstanding.record(path[: path.rfind("/")])
             self._remove(request, parent, outstanding.record(path))
