@@ -158,7 +158,8 @@ class Client:
         cnxn, server = self.cnxn, self.machine.server
         if cnxn.out:
             if cnxn.state:
-                server.stats.response_size(len(cnxn.out))
+                size = len(cnxn.out)
+                server.stats.responses(size, size, size, size)
             self.inbox += cnxn.out
             self._unread += len(cnxn.out)
             cnxn.out = bytearray()

@@ -58,14 +58,20 @@ class WatchManager:
 
     def add(self, path: str, watcher: Watcher, mode: int) -> None:
         """Register; doing so again changes nothing."""
-        watchers = self.by_path.setdefault(path, {})
+        watchers = self.by_path.get(path)
+        if watchers is None:
+            watchers = self.by_path[path] = {}
         old = watchers.get(watcher, 0)
+        watchers[watcher] = old | mode
+        if mode & ~old & PERSISTENT_RECURSIVE:
+            self._recursive += 1
         if not old:
             self.size += 1
-            self.by_watcher.setdefault(watcher, {})[path] = None
-        if mode & PERSISTENT_RECURSIVE and not old & PERSISTENT_RECURSIVE:
-            self._recursive += 1
-        watchers[watcher] = old | mode
+            paths = self.by_watcher.get(watcher)
+            if paths is None:
+                self.by_watcher[watcher] = {path: None}
+            else:
+                paths[path] = None
 
     def has(self, path: str, watcher: Watcher, modes: int) -> bool:
         """Whether `watcher` holds any of `modes` on exactly `path`."""

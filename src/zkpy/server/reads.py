@@ -124,9 +124,12 @@ class ReadProcessor:
         start = pos + 4
         flag = end - 1
         # A well-formed body is length, path, flag: its length says so at once.
-        if start < end and int.from_bytes(buf[pos:start], "big") == flag - start and not buf[flag]:
-            body = self._cache.get(str(buf[start:flag], "utf-8", "replace"))
+        if start < end and int.from_bytes(buf[pos:start], "big") == flag - start:
+            path = str(buf[start:flag], "utf-8", "replace")
+            body = self._cache.get(path)
             if body is not None:
+                if buf[flag]:
+                    self.tree.data_watches.add(path, cnxn, STANDARD)
                 cnxn.out += REPLY.pack(16 + len(body), xid, self.tree.last_processed_zxid, 0)
                 cnxn.out += body
                 return

@@ -170,14 +170,14 @@ class ServerStats:
             self.max_write_latency = most
         self.record("updatelatency", most, count)
 
-    def response_size(self, size: int) -> None:
-        """`size` bytes of replies were handed to a socket."""
-        self.response_bytes += size
-        self.last_response_size = size
-        if size > self.max_response_size:
-            self.max_response_size = size
-        if self.min_response_size < 0 or size < self.min_response_size:
-            self.min_response_size = size
+    def responses(self, total: int, last: int, least: int, most: int) -> None:
+        """Replies were handed to sockets: their bytes in all, and those for single clients."""
+        self.response_bytes += total
+        self.last_response_size = last
+        if most > self.max_response_size:
+            self.max_response_size = most
+        if self.min_response_size < 0 or least < self.min_response_size:
+            self.min_response_size = least
 
     def watches_fired(self, event_type: int, watchers: int, size: int) -> None:
         """An event of `size` bytes was sent to `watchers` connections."""

@@ -130,20 +130,30 @@ class Runner:
             self.log_writer.wake(len(appended))
             if self._snapshots.appended(len(appended), size):
                 self._log.roll()
+        total = last = most = 0
+        least = MAX_UNREAD_BYTES
         for cnxn in server.take_dirty():
             cnxn.dirty = False
             port: ClientPort | None = cnxn.transport  # type: ignore[assignment]
             if port is None:
                 continue
-            if cnxn.out:
+            out = cnxn.out
+            if out:
                 if cnxn.state:  # four letter words are no responses
-                    server.stats.response_size(len(cnxn.out))
-                port.send(cnxn.out)
+                    last = len(out)
+                    total += last
+                    if last > most:
+                        most = last
+                    if last < least:
+                        least = last
                 cnxn.out = bytearray()
+                port.send(out)
             if cnxn.closed:
                 port.hang_up()
             elif cnxn.held or port.paused:
                 self._attend(cnxn, port)
+        if total:
+            server.stats.responses(total, last, least, most)
 
     def _attend(self, cnxn: ServerCnxn, port: ClientPort) -> None:
         """A connection that is held: let it go on, keep it waiting, or give it up."""
