@@ -138,3 +138,14 @@ def test_a_lock_ends_with_its_process(tmp_path: Path) -> None:
         child.kill()
         child.communicate()
     disk.lock(path).release()
+
+
+def test_settle_keeps_what_is_there(tmp_path: Path) -> None:
+    path = f"{tmp_path}/file"
+    file = disk.create(path)
+    file.write(b"x" * 10_000, 0)
+    disk.settle(path)
+    assert disk.read(path) == b"x" * 10_000
+    file.close()
+    with pytest.raises(DiskWriteError, match="No such file"):
+        disk.settle(f"{tmp_path}/none")

@@ -127,6 +127,21 @@ def test_a_sync_after_one_that_failed_is_a_lie() -> None:
     assert after_crashes(prepare) == {b"---d"}
 
 
+def test_settle_shows_what_a_failed_sync_dropped() -> None:
+    disk = SimulatedDisk()
+    disk.make_dirs("/d")
+    durable(disk, b"----")
+    file = disk.open("/d/file")
+    file.write(b"ab", 0)
+    disk.fail(kinds.SYNC, times=1)
+    with pytest.raises(DiskWriteError):
+        file.fdatasync()
+    file.write(b"d", 3)
+    assert disk.read("/d/file") == b"ab-d"
+    disk.settle("/d/file")
+    assert disk.read("/d/file") == b"---d"
+
+
 def test_the_end_of_the_process_loses_nothing_but_the_locks() -> None:
     disk = SimulatedDisk()
     disk.make_dirs("/d")
