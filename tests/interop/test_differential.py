@@ -72,8 +72,10 @@ def zkpy_pair(apache: oracle.Server, start_server: StartServer) -> Iterator[Pair
     yield pair
 
 
-def run(pair: Pair, seed: int) -> None:
+def run(pair: Pair, seed: int, restarts: int = 0) -> None:
     steps = Generator(seed).sequence(LENGTH)
+    for number in range(1, restarts + 1):
+        steps.insert(number * LENGTH // (restarts + 1), Step(0, "restart"))
     difference = pair.compare(steps)
     if difference is None:
         return
@@ -92,6 +94,12 @@ def test_the_reference_agrees_with_itself(apache_pair: Pair, seed: int) -> None:
 @pytest.mark.seeds(SEQUENCES)
 def test_same_as_the_reference(zkpy_pair: Pair, seed: int) -> None:
     run(zkpy_pair, seed)
+
+
+@pytest.mark.seeds(2)
+def test_same_after_kill_and_restart(zkpy_pair: Pair, seed: int) -> None:
+    """Versions, counters of sequential names, quotas, sessions, zxids: all of it was on disk."""
+    run(zkpy_pair, seed + 1000, restarts=3)
 
 
 def test_every_operation_is_drawn() -> None:

@@ -11,10 +11,7 @@ import pytest
 from tests.support import wire
 from tests.support.oracle import Server
 from tests.support.rawclient import RawClient, four_letter_word, make
-from tests.support.wire import (
-    GET_DATA,
-    PING,
-)  # fmt: skip
+from tests.support.wire import ADD_WATCH, GET_DATA, PING, REMOVE_WATCHES
 
 pytestmark = pytest.mark.interop
 
@@ -93,6 +90,21 @@ def test_watch_words(server: Server, client: RawClient, base: str) -> None:
         r"\d+ connections watching \d+ paths\nTotal watches:\d+\n?",
         four_letter_word(server.address, "wchs"),
     )
+
+
+def test_a_connection_without_watches_is_not_counted(
+    server: Server, client: RawClient, base: str
+) -> None:
+    """After removeWatches; a connection whose watches have fired is still listed."""
+
+    def connections() -> int:
+        return int(four_letter_word(server.address, "wchs").split()[0])
+
+    before = connections()
+    client.value(ADD_WATCH, wire.path_type(base, 0))
+    assert connections() == before + 1
+    client.value(REMOVE_WATCHES, wire.path_type(base, 3))
+    assert connections() == before
 
 
 MNTR_KEYS = """

@@ -13,7 +13,7 @@ import time
 import pytest
 from tests.support import wire
 from tests.support.oracle import Server
-from tests.support.rawclient import Closed, RawClient, make
+from tests.support.rawclient import Closed, RawClient, make, zxid_now
 from tests.support.wire import (
     ADD_WATCH,
     BAD_ARGUMENTS,
@@ -161,6 +161,43 @@ def test_multi_refused_as_a_whole(client: RawClient, operations: list[tuple[int,
     reply = client.call(MULTI, wire.multi(operations))
     assert (reply.err, reply.body) == (MARSHALLING, b"")
     assert client.call(EXISTS, wire.path_watch("/multi-x")).err == NO_NODE
+
+
+NULL_ID: list[Acl] = [(31, "digest", None)]
+PARTS: list[tuple[str, tuple[int, bytes], int, int]] = [
+    # one part, the error of the whole (0: of the part), and the zxids consumed
+    ("null ACL", (CREATE, wire.create("/q", acl=None)), MARSHALLING, 0),
+    ("null ACL, TTL flags", (CREATE, wire.create("/q", flags=5, acl=None)), MARSHALLING, 0),
+    ("null ACL, TTL flags 2", (CREATE2, wire.create("/q", flags=6, acl=None)), MARSHALLING, 0),
+    ("null ACL, bad flags", (CREATE, wire.create("/q", flags=7, acl=None)), MARSHALLING, 1),
+    ("null ACL, container", (CREATE_CONTAINER, wire.create("/q", acl=None)), MARSHALLING, 0),
+    ("bad flags", (CREATE, wire.create("/q", flags=7)), MARSHALLING, 1),
+    ("TTL flags", (CREATE, wire.create("/q", flags=5)), MARSHALLING, 1),
+    ("null ACL, createTTL", (CREATE_TTL, wire.create_ttl("/q", flags=0, acl=None)), 0, 1),
+    ("bad flags, createTTL", (CREATE_TTL, wire.create_ttl("/q", flags=7, acl=None)), 0, 1),
+    ("null id", (CREATE, wire.create("/q", acl=NULL_ID)), MARSHALLING, 1),
+    ("null id, create2", (CREATE2, wire.create("/q", acl=NULL_ID)), MARSHALLING, 1),
+    ("null id, ip", (CREATE, wire.create("/q", acl=[(31, "ip", None)])), MARSHALLING, 1),
+    ("null id, world", (CREATE, wire.create("/q", acl=[(31, "world", None)])), MARSHALLING, 1),
+    ("null scheme", (CREATE, wire.create("/q", acl=[(31, None, "x")])), 0, 1),
+]
+
+
+@pytest.mark.parametrize(
+    ("part", "err", "zxids"), [row[1:] for row in PARTS], ids=[row[0] for row in PARTS]
+)
+def test_which_faults_refuse_a_multi(
+    client: RawClient, base: str, part: tuple[int, bytes], err: int, zxids: int
+) -> None:
+    """Some faults of one part are the whole request's, with or without a zxid."""
+    before = zxid_now(client)
+    reply = client.call(MULTI, wire.multi([(CREATE, wire.create(f"{base}/a")), part]))
+    assert (reply.err, reply.zxid) == (err, before + zxids)
+    if err:
+        assert reply.body == b""
+    else:
+        codes = [result.value for result in reply.value(MULTI)]
+        assert codes in ([0, INVALID_ACL], [0, BAD_ARGUMENTS])
 
 
 def test_multi_sees_its_own_effects(client: RawClient, base: str) -> None:
@@ -358,6 +395,21 @@ def test_error_codes(client: RawClient, base: str) -> None:
         expected.append((wire.OP_NAMES[op], body, err))
         assert reply.err == 0 or reply.body == b"", "errors are header-only"
     assert found == expected
+
+
+def test_null_paths_of_watches(client: RawClient) -> None:
+    """addWatch takes any path, null too; then the others find or miss it as any other."""
+    for op, body, err in [
+        (CHECK_WATCHES, wire.path_type(None, 3), NO_WATCHER),
+        (ADD_WATCH, wire.path_type(None, 0), 0),
+        (CHECK_WATCHES, wire.path_type(None, 4), 0),
+        (REMOVE_WATCHES, wire.path_type(None, 3), 0),
+        (REMOVE_WATCHES, wire.path_type(None, 3), NO_WATCHER),
+        (SET_WATCHES, wire.set_watches(0, [None], [], []), MARSHALLING),
+        (SET_WATCHES, wire.set_watches(0, [], [None], []), MARSHALLING),
+        (SET_WATCHES2, wire.set_watches(0, [], [], [], [None], [None]), 0),
+    ]:
+        assert (op, client.call(op, body).err) == (op, err)
 
 
 def test_root_sequential(client: RawClient) -> None:

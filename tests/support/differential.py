@@ -97,6 +97,9 @@ class Side:
     def run(self, step: Step) -> list[Seen]:
         """Perform `step` and return all that its client saw, then what the others did."""
         index = step.client
+        if step.kind == "restart":
+            self.server.restart()
+            return [seen for index in range(CLIENTS) for seen in self._reconnect(index)]
         if step.kind == "reconnect":
             seen = self._reconnect(index)
         elif step.kind == "close":

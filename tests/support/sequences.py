@@ -52,6 +52,7 @@ class Step(NamedTuple):
     requests    send all, then read all replies (a pipeline if there are several)
     reconnect   drop TCP and resume the session
     close       closeSession, then a new session
+    restart     kill -9 and start the server again, then all clients resume; never drawn
     watches     setWatches or setWatches2 with the last zxid this client has seen
     """
 
