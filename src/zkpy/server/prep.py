@@ -49,6 +49,7 @@ from zkpy.protocol.txns import (
     encode_header,
 )
 from zkpy.protocol.zoodefs import (
+    DEFAULT_JUTE_MAXBUFFER,
     EPHEMERAL_MODES,
     SEQUENTIAL_MODES,
     TTL_MAX_MS,
@@ -99,6 +100,7 @@ class PrepRequestProcessor:
         digests: bool,
         close_session_paths: bool = True,
         reconfig_enabled: bool = False,
+        max_record_bytes: int = DEFAULT_JUTE_MAXBUFFER,
     ) -> None:
         self.tree = tree
         self.auth = auth
@@ -107,6 +109,7 @@ class PrepRequestProcessor:
         self.digests = digests
         self.close_session_paths = close_session_paths
         self.reconfig_enabled = reconfig_enabled
+        self.max_record_bytes = max_record_bytes
         self.last_zxid = tree.last_processed_zxid
         # Refusals for quota, by top-level name.
         self.quota_exceeded: dict[str, int] = {}
@@ -495,4 +498,8 @@ class PrepRequestProcessor:
             parent = outstanding.record(path[: path.rfind("/")])
             self._remove(request, parent, outstanding.record(path))
         txn = CloseSessionTxn(list(paths) if self.close_session_paths else None)
-        return self._generic(request, txn)
+        encoded = self._generic(request, txn)
+        if len(encoded) <= self.max_record_bytes:
+            return encoded
+        # The reference could not read such a record back, and would not start.
+        return self._generic(request, CloseSessionTxn(None))

@@ -112,6 +112,7 @@ class ZooKeeperServer:
             digests=config.digest_enabled,
             close_session_paths=config.close_session_txn_enabled,
             reconfig_enabled=config.reconfig_enabled,
+            max_record_bytes=config.jute_max_buffer_bytes,
         )
         # Proposals carry the digest; the tree need not compute it again.
         tree.count_digest = False
