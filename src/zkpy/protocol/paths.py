@@ -11,7 +11,7 @@ from typing import Final
 # Control characters, surrogates and private use (hence all beyond U+FFFF), specials; empty, "."
 # and ".." components. One scan in C instead of a loop per character.
 _BAD: Final = re.compile(
-    "[\x00-\x1f\x7f-\x9f\ud800-\uf8ff\ufff0-\uffff\U00010000-\U0010ffff]|//|/\\.\\.?(?:/|\\Z)"
+    r"[\x00-\x1f\x7f-\x9f\ud800-\uf8ff\ufff0-\uffff\U00010000-\U0010ffff]|//|/\.\.?(?:/|\Z)"
 )
 
 

@@ -20,7 +20,6 @@ from zkpy.server.request import Request
 _INT: Final = struct.Struct(">i")
 _MULTI_HEADER: Final = struct.Struct(">i?i")
 _SET_DATA_HEADER: Final = _MULTI_HEADER.pack(OpCode.SET_DATA, False, 0)
-_OWNER: Final = slice(52, 60)  # of a node's stat
 _NO_OWNER: Final = bytes(8)
 
 # What a part of a multi calls its result.
@@ -65,7 +64,7 @@ def _apply_create(tree: DataTree, request: Request) -> bytes:
     path = child.path
     stat = child.stat
     assert stat is not None, "nothing in this request deletes it again"
-    owner = stat[_OWNER]
+    owner = stat[52:60]
     node = tree.create_node(
         path,
         child.data,
