@@ -35,8 +35,9 @@ cfg               the configuration, by default zoo.cfg. With a slash it is a pa
                   whichever first has the file
 -Dname=value      a Java system property, such as -Dzookeeper.snapCount=10000; zoo.cfg wins
 
-Environment: ZOOCFGDIR, ZOOCFG, ZOO_LOG_LEVEL (DEBUG, INFO, WARN, ERROR), SERVER_JVMFLAGS and
-JVMFLAGS (only -Dname=value), ZOO_DATADIR_AUTOCREATE_DISABLE."""
+Environment, also as lines NAME=VALUE in <conf-dir>/zookeeper-env.sh and <conf-dir>/java.env:
+ZOOCFGDIR, ZOOCFG, ZOO_LOG_LEVEL (DEBUG, INFO, WARN, ERROR), SERVER_JVMFLAGS and JVMFLAGS (only
+-Dname=value), ZOO_DATADIR_AUTOCREATE_DISABLE."""
 EXIT_USAGE: Final = 2
 # Words of zkServer.sh that name something else than serving in the foreground.
 UPGRADE: Final = "upgrade is not needed: the data format is unchanged since 3.x"
@@ -55,25 +56,47 @@ def config_path(config_dir: str | None, name: str | None) -> str:
     name = name or os.environ.get("ZOOCFG") or "zoo.cfg"
     if "/" in name:
         return os.path.abspath(name)
-    directory = config_dir or os.environ.get("ZOOCFGDIR")
-    if directory is None:
-        places = ("conf", "/etc/zkpy", "/etc/zookeeper")
-        directory = next((p for p in places if os.path.isfile(os.path.join(p, name))), "conf")
-    path = os.path.join(directory, name)
+    path = os.path.join(config_directory(config_dir, name), name)
     if not os.path.isfile(path) and os.path.isfile(name):
         path = name
     return os.path.abspath(path)
 
 
+def config_directory(config_dir: str | None, name: str) -> str:
+    """The directory of configurations: the one given, else the first usual one that has `name`."""
+    directory = config_dir or os.environ.get("ZOOCFGDIR")
+    if directory is None:
+        places = ("conf", "/etc/zkpy", "/etc/zookeeper")
+        directory = next((p for p in places if os.path.isfile(os.path.join(p, name))), "conf")
+    return directory
+
+
+def read_environment_files(config_dir: str | None) -> None:
+    """Take over what zookeeper-env.sh and java.env set, where they exist."""
+    directory = config_directory(config_dir, "zoo.cfg")
+    for name in ("zookeeper-env.sh", "java.env"):
+        text = read_file(os.path.join(directory, name))
+        if text is not None:
+            from zkpy.cli.environment_files import variables_of  # rare, so loaded where needed
+
+            os.environ.update(variables_of(text, os.environ))
+
+
 def properties_of(arguments: list[str]) -> dict[str, str]:
-    """Java system properties: of SERVER_JVMFLAGS, JVMFLAGS and the command line; the last wins."""
+    """Java system properties: of SERVER_JVMFLAGS, JVMFLAGS and the command line; the last wins.
+
+    Raises ConfigException for flags whose quotes do not match.
+    """
     tokens: list[str] = []
     for variable in ("SERVER_JVMFLAGS", "JVMFLAGS"):
         flags = os.environ.get(variable)
         if flags:
             import shlex  # its import takes a while, and mostly there are no flags
 
-            tokens += shlex.split(flags)
+            try:
+                tokens += shlex.split(flags)
+            except ValueError as error:
+                raise ConfigException(f"{variable}={flags}: {error}") from None
     properties = properties_from_flags(tokens + arguments)
     if os.environ.get("ZOO_DATADIR_AUTOCREATE_DISABLE"):
         properties["zookeeper.datadir.autocreate"] = "false"
@@ -135,6 +158,7 @@ def main(arguments: list[str] | None = None) -> int:
     if "--help" in words or "-h" in words:
         print(HELP)
         return 0
+    read_environment_files(config_dir)
     command = words[0] if words else ""
     name = words[1] if len(words) > 1 else None
     if command == "version":
