@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import select
 import socket
 import struct
 import time
+from typing import Any
 
 import pytest
 from tests.server.aio.in_process import GatedDisk, InProcess, eventually
@@ -241,3 +245,47 @@ def test_a_write_pipeline_is_bounded() -> None:
         for xid in range(1, sent):
             assert client.recv().xid == xid
         client.close()
+
+
+def test_without_epoll_and_eventfd(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on macOS: the loop watches each socket itself."""
+    monkeypatch.delattr(select, "epoll")
+    monkeypatch.delattr(os, "eventfd", raising=False)
+    with InProcess() as server:
+        client, other = server.session(), server.session()
+        client.value(wire.CREATE, wire.create("/big", bytes(900_000)))
+        for _ in range(20):
+            client.send(wire.GET_DATA, wire.path_watch("/big"))
+        make(other, "/node")
+        for _ in range(20):
+            assert len(client.recv().body) > 900_000
+        assert four_letter_word(server.address, "ruok") == "imok"
+        client.end_session()
+        make(other, "/alive")
+
+
+def test_out_of_descriptors_the_others_are_served_on(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(client_port, "ACCEPT_PAUSE_SECONDS", 0.05)
+    failures = 3
+
+    class Socket(socket.socket):
+        def accept(self) -> Any:
+            nonlocal failures
+            if failures:
+                failures -= 1
+                raise OSError(errno.EMFILE, "Too many open files")
+            return super().accept()
+
+    with InProcess() as server:
+        client = server.session()
+        listener = server.server._listener
+        assert listener is not None
+        old = listener._sock
+        listener._sock = Socket(old.family, old.type, old.proto, old.detach())
+        late = server.session()  # after the pauses
+        assert failures == 0
+        make(client, "/node")
+        make(late, "/alive")
+    assert caplog.text.count("cannot accept a connection: Too many open files") == 3
