@@ -685,3 +685,63 @@ def test_a_request_of_a_client_that_vanishes(tmp_path: Path) -> None:
             client.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             client.close()
         make(open_session(server.address), "/alive")
+
+
+# ---------------------------------------------------------------------- with something broken in it
+
+
+class BrokenServer(ZkpyServer):
+    """Runs `patch` before the command line."""
+
+    patch = ""
+
+    def command(self) -> list[str]:
+        code = f"{self.patch}\nfrom zkpy.cli.server import main\nraise SystemExit(main())"
+        return [sys.executable, "-c", code, "start-foreground", str(self.config_path)]
+
+
+def test_a_disk_that_hangs_does_not_keep_the_process(tmp_path: Path) -> None:
+    class Hanging(BrokenServer):
+        patch = (
+            "import os, time; from zkpy.persistence import disk; sync = disk.OsFile.fdatasync\n"
+            "def hang(file): time.sleep(60 if os.path.exists('hang') else 0); return sync(file)\n"
+            "disk.OsFile.fdatasync = hang"
+        )
+
+    with Hanging(tmp_path) as server:
+        client, other = open_session(server.address), open_session(server.address)
+        make(client, "/before")
+        (tmp_path / "hang").write_text("")
+        client.send(wire.CREATE, wire.create("/during"))
+        client.expect_silence(0.2)
+        assert other.call(wire.EXISTS, wire.path_watch("/during")).err == wire.NO_NODE
+        assert other.value(wire.EXISTS, wire.path_watch("/before")).version == 0
+        assert server.process is not None
+        start_s = time.monotonic()
+        server.process.terminate()
+        assert server.process.wait(WAIT_S) == 0
+        assert time.monotonic() - start_s < 2.5
+        client.expect_close()
+        assert "the disk does not answer: leaving without it" in server.log_tail()
+
+
+def test_an_error_nobody_caught_ends_the_process(tmp_path: Path) -> None:
+    class Bug(BrokenServer):
+        patch = (
+            "import asyncio, os; from zkpy.server.aio import main; start = main.Server.start\n"
+            "def look():\n"
+            "    assert not os.path.exists('bug'), 'the bug is there'\n"
+            "    asyncio.get_running_loop().call_later(0.01, look)\n"
+            "async def started(server): await start(server); look()\n"
+            "main.Server.start = started"
+        )
+
+    with Bug(tmp_path) as server:
+        client = open_session(server.address)
+        make(client, "/node")
+        (tmp_path / "bug").write_text("")
+        client.expect_close()
+        assert server.process is not None
+        assert server.process.wait(WAIT_S) == 1
+        assert f"{UNEXPECTED}: AssertionError('the bug is there')\n" in server.log_tail()
+        assert "Exiting with code 1\n" in server.log_tail()
