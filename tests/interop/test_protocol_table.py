@@ -551,6 +551,38 @@ def test_all_children_number(client: RawClient, base: str) -> None:
     assert client.value(GET_ALL_CHILDREN_NUMBER, wire.string(f"{base}/c")) == 0
 
 
+def test_quota_usage(client: RawClient, base: str) -> None:
+    """10.3: the stats node holds what is below `base`, in place: its Stat stays."""
+    node = f"/zookeeper/quota{base}"
+    limits, stats = f"{node}/zookeeper_limits", f"{node}/zookeeper_stats"
+
+    def usage() -> bytes | None:
+        data, stat = client.value(GET_DATA, wire.path_watch(stats))
+        assert (stat.version, stat.mzxid, stat.data_length) == (0, stat.czxid, len(data))
+        return data  # type: ignore[no-any-return]
+
+    client.value(SET_DATA, wire.set_data(base, b"12345"))
+    make(client, node)
+    client.value(CREATE, wire.create(limits, b"count=3,bytes=10"))
+    client.value(CREATE, wire.create(stats, b"count=-1,bytes=-1"))
+    assert usage() == b"count=1,bytes=5"
+    client.value(CREATE, wire.create(f"{base}/a", b"67"))
+    assert usage() == b"count=2,bytes=7"
+    client.value(SET_DATA, wire.set_data(f"{base}/a", b"6"))
+    assert usage() == b"count=2,bytes=6"
+    client.value(DELETE, wire.path_version(f"{base}/a"))
+    assert usage() == b"count=1,bytes=5"
+    # What happens while there are no limits is not counted, and is missed for good: the usage
+    # becomes too small, even negative, and stays so until the stats node is made again.
+    client.value(DELETE, wire.path_version(limits))
+    client.value(SET_DATA, wire.set_data(base, b"123456789"))
+    client.value(CREATE, wire.create(limits, b"count=3,bytes=10"))
+    client.value(SET_DATA, wire.set_data(base, b""))
+    assert usage() == b"count=1,bytes=-4"
+    client.value(SET_DATA, wire.set_data(base, b"1"))
+    assert usage() == b"count=1,bytes=-3"
+
+
 def test_sync_echoes_the_path(client: RawClient) -> None:
     for path in ("/", "/nope", "bad", "", None):
         assert client.value(SYNC, wire.string(path)) == path

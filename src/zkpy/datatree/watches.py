@@ -49,7 +49,7 @@ class WatchManager:
 
     def __init__(self) -> None:
         self.by_path: dict[str, dict[Watcher, int]] = {}
-        # Watchers stay listed, with no path left, until they are removed: wchs counts them.
+        # A watcher whose watches have all fired stays listed, with no path left: wchs counts it.
         self.by_watcher: dict[Watcher, dict[str, None]] = {}
         self._recursive = 0
         self.size = 0
@@ -91,8 +91,11 @@ class WatchManager:
         del watchers[watcher]
         if not watchers:
             del self.by_path[path]
-        self.by_watcher[watcher].pop(path, None)
         self.size -= 1
+        paths = self.by_watcher[watcher]
+        del paths[path]
+        if not paths:
+            del self.by_watcher[watcher]
         return True
 
     def remove_watcher(self, watcher: Watcher) -> None:

@@ -229,10 +229,12 @@ def _decode_multi_op(type: int, body: bytes, pos: int, end: int) -> tuple[Op, in
         pos += 8
         if flags not in TTL_MODES:
             type, ttl = OpCode.CREATE, -1
-    elif not 0 <= flags <= 6 or flags in TTL_MODES:
+    elif not 0 <= flags <= 6:
         raise DecodeError(f"flags {flags} inside a multi")
-    if acls is None:
+    elif acls is None:
         raise NullAcl("null ACL inside a multi")
+    elif flags in TTL_MODES:
+        raise DecodeError(f"flags {flags} inside a multi")
     if flags == 4 and type in _CREATES:
         type = OpCode.CREATE_CONTAINER
     return (type, path, data, acls, flags, ttl, 0, 0), pos

@@ -442,6 +442,8 @@ class PrepRequestProcessor:
             except KeeperError as error:
                 outstanding.take_back(digest)
                 changes.clear()
+                if isinstance(error, MarshallingError):
+                    raise  # as if all of it could not be decoded; so the reference
                 return self._failed_multi(request, body, ops, parts, error.code)
         outstanding.end()
         request.parts = parts

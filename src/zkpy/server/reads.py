@@ -43,6 +43,8 @@ _MULTI_HEADER: Final = struct.Struct(">i?i")
 # Frame length, then ReplyHeader.
 REPLY: Final = struct.Struct(">iiqi")
 MAX_CACHED_BODY: Final = 2048
+# Where a watch on a null path is kept: the reference takes it, and no node is called so.
+NULL_PATH: Final = "null"
 MULTI_END: Final = _MULTI_HEADER.pack(-1, True, -1)
 
 Ids = tuple["Id", ...]
@@ -283,9 +285,7 @@ class ReadProcessor:
 
     def _add_watch(self, cnxn: ServerCnxn, buf: bytes, pos: int, end: int, ids: Ids) -> bytes:
         request, _ = AddWatchRequest.decode(buf[pos:end])
-        path = request.path
-        if path is None:
-            raise MarshallingError
+        path = NULL_PATH if request.path is None else request.path
         if request.mode == AddWatchMode.PERSISTENT:
             self.tree.data_watches.add(path, cnxn, PERSISTENT)
             self.tree.child_watches.add(path, cnxn, PERSISTENT)
@@ -298,9 +298,9 @@ class ReadProcessor:
     def _watches_request(self, buf: bytes, pos: int, end: int) -> tuple[str, int, int, int]:
         request, _ = WatchesRequest.decode(buf[pos:end])
         modes = _WATCH_MODES.get(request.type)
-        if modes is None or request.path is None:
+        if modes is None:
             raise MarshallingError
-        return request.path, request.type, *modes
+        return NULL_PATH if request.path is None else request.path, request.type, *modes
 
     def _remove_watches(self, cnxn: ServerCnxn, buf: bytes, pos: int, end: int, ids: Ids) -> bytes:
         path, _, data_modes, child_modes = self._watches_request(buf, pos, end)
@@ -339,10 +339,12 @@ class ReadProcessor:
         persistent: tuple[list[str | None] | None, ...],
     ) -> None:
         """Register what a reconnected client watched, and tell it what it missed since `zxid`."""
-        if any(paths is None or None in paths for paths in (*lists, *persistent)):
+        if any(paths is None or None in paths for paths in lists) or None in persistent:
             raise MarshallingError
         data, exist, child = ([p for p in paths or () if p is not None] for paths in lists)
-        again, recursive = ([p for p in paths or () if p is not None] for paths in persistent)
+        again, recursive = (
+            [NULL_PATH if p is None else p for p in paths or ()] for paths in persistent
+        )
         tree = self.tree
         for path in data:
             node = tree.nodes.get(path)
