@@ -319,7 +319,7 @@ ERRORS = [
     *codes_of(wire.GET_CHILDREN2, (wire.path_watch("/zz"), -101), (b"", -5)),
     *codes_of(wire.GET_ACL, (wire.string("/zz"), -101), (wire.string("/locked"), -102)),
     *codes_of(wire.GET_ALL_CHILDREN_NUMBER, (wire.string("/zz"), -101), (wire.string(None), -5)),
-    *codes_of(wire.ADD_WATCH, (wire.path_type("/a", 2), -5), (wire.path_type(None, 0), 0)),
+    *codes_of(wire.ADD_WATCH, (wire.path_type("/a", 2), -5)),
     *codes_of(wire.REMOVE_WATCHES, (wire.path_type("/a", 3), -121), (wire.path_type("/a", 6), -5)),
     *codes_of(wire.CHECK_WATCHES, (wire.path_type("/a", 1), -121), (wire.path_type("/a", 0), -5)),
     *codes_of(wire.SET_WATCHES, (wire.set_watches(0, None, [], []), -5), (b"", -5)),
