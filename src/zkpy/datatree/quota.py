@@ -35,9 +35,13 @@ def tracked_path(node: str, leaf: str) -> str | None:
 
 
 class StatsTrack:
-    """Counts and bytes, soft and hard; -1 is unlimited or unknown."""
+    """Counts and bytes, soft and hard; -1 is unlimited or unknown.
 
-    __slots__ = ("byte_hard_limit", "bytes", "count", "count_hard_limit")
+    `is_usage`: the text says both numbers, so that changes can be added to them. They may be below
+    zero: a quota that was away for a while has missed some.
+    """
+
+    __slots__ = ("byte_hard_limit", "bytes", "count", "count_hard_limit", "is_usage")
 
     def __init__(self, data: bytes | None = None) -> None:
         values: dict[str, int] = {}
@@ -46,6 +50,7 @@ class StatsTrack:
             value = value.partition("=")[0]
             if _NUMBER.match(value):
                 values[key] = int(value)
+        self.is_usage = "count" in values and "bytes" in values
         self.count = values.get("count", -1)
         self.bytes = values.get("bytes", -1)
         self.count_hard_limit = values.get("countHardLimit", -1)

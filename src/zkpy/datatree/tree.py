@@ -449,7 +449,7 @@ class DataTree:
         if stats_node is None:
             return
         stats = StatsTrack(stats_node.data)
-        if stats.count < 0 or stats.bytes < 0:
+        if not stats.is_usage:
             self._recount(tracked)
             return
         stats.count += count
