@@ -21,7 +21,7 @@ from zkpy.datatree.node import DataNode
 from zkpy.datatree.tree import DataTree
 from zkpy.protocol.acl import encode_acls, read_acls
 from zkpy.protocol.errors import DecodeError
-from zkpy.protocol.jute import encode_text
+from zkpy.protocol.jute import NULL, encode_text
 from zkpy.protocol.txns import MASK64
 
 _INT = struct.Struct(">i")
@@ -46,7 +46,7 @@ def encode_node(path: str, node: DataNode) -> bytes:
         (
             _INT.pack(len(name)),
             name,
-            b"\xff\xff\xff\xff" if data is None else _INT.pack(len(data)),
+            NULL if data is None else _INT.pack(len(data)),
             data or b"",
             _LONG.pack(node.acl),
             # Stored order has pzxid last: czxid mzxid | ctime .. owner | pzxid.
@@ -75,23 +75,41 @@ def serialize_tree(tree: DataTree) -> Iterator[bytes]:
 
 
 def _serialize_below(tree: DataTree) -> Iterator[bytes]:
-    nodes = tree.nodes
     parents = [""]
     while parents:
-        parent = nodes.get(parents.pop())
+        parent = tree.nodes.get(parents.pop())
         if parent is None:
             continue  # deleted since it was written
         for paths in slices_of(parent.children):
             for start in range(0, len(paths), SLICE_NODES):
-                out = []
-                for path in paths[start : start + SLICE_NODES]:
-                    node = nodes.get(path)
-                    if node is None:
-                        continue
-                    out.append(encode_node(path, node))
-                    if node.children:
-                        parents.append(path)
-                yield b"".join(out)
+                yield _encode_slice(tree, paths[start : start + SLICE_NODES], parents)
+
+
+def _encode_slice(tree: DataTree, paths: list[str], parents: list[str]) -> bytes:
+    """As `encode_node` for many, in one go; those with children are added to `parents`."""
+    nodes = tree.nodes
+    length = _INT.pack
+    out: list[bytes] = []
+    acl_id = 0
+    acl = _LONG.pack(acl_id)
+    for path in paths:
+        node = nodes.get(path)
+        if node is None:
+            continue  # deleted since its parent was listed
+        if node.children:
+            parents.append(path)
+        if node.acl != acl_id:
+            acl_id = node.acl
+            acl = _LONG.pack(acl_id)
+        name = path.encode() if path.isascii() else encode_text(path)
+        data = node.data
+        stat = node.stat
+        if data is None:
+            out += (length(len(name)), name, NULL, acl, stat[:16], stat[24:], stat[16:24])
+        else:
+            size = length(len(data))
+            out += (length(len(name)), name, size, data, acl, stat[:16], stat[24:], stat[16:24])
+    return b"".join(out)
 
 
 class SnapshotInput:
