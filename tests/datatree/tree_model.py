@@ -209,7 +209,7 @@ class ModelTree:
         stats = self.nodes.get(f"{QUOTA}{deepest}/zookeeper_stats")
         if stats is None:
             return
-        found = re.fullmatch(rb"count=(\d+),bytes=(\d+)", stats.data or b"")
+        found = re.fullmatch(rb"count=(-?\d+),bytes=(-?\d+)", stats.data or b"")
         if found is None:
             self.recount(deepest)
         else:
