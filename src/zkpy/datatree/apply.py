@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from zkpy.datatree.node import CONTAINER_OWNER, DataNode, ttl_owner
 from zkpy.datatree.tree import DataTree
-from zkpy.protocol.errors import KeeperError
+from zkpy.protocol.errors import DecodeError, KeeperError
 from zkpy.protocol.jute import Record
 from zkpy.protocol.txns import ErrorTxn, SubTxn, TxnHeader, decode_record
 from zkpy.protocol.zoodefs import OpCode
@@ -112,7 +112,10 @@ _APPLY: Final[dict[int, Callable[[DataTree, TxnHeader, Any], DataNode | None]]] 
 
 
 def apply_txn(tree: DataTree, header: TxnHeader, txn: Record) -> TxnResult:
-    """Apply one txn; afterwards `tree.last_processed_zxid` says so. Raises nothing."""
+    """Apply one txn; afterwards `tree.last_processed_zxid` says so.
+
+    Raises DecodeError for a multi with a part that is no txn, which no server proposes.
+    """
     if header.type == OpCode.MULTI:
         result = _apply_multi(tree, header, txn)
     else:
@@ -150,6 +153,8 @@ def apply_part(tree: DataTree, header: TxnHeader, sub: SubTxn) -> TxnResult:
     """Apply one part of a multi. Raises DecodeError if its bytes are no record."""
     record = sub.record
     if record is None:
+        if sub.type not in _APPLY:
+            raise DecodeError(f"Unsupported Txn with type={sub.type} inside a multi")
         record, _ = decode_record(sub.type, sub.data or b"")
     part = _apply_one(tree, header, sub.type, record)
     if part.node is not None:
