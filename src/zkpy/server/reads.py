@@ -13,7 +13,14 @@ from typing import TYPE_CHECKING, Final
 
 from zkpy.datatree.node import DataNode
 from zkpy.datatree.tree import MAX_CACHED_REPLIES, DataTree
-from zkpy.datatree.watches import ALL_MODES, PERSISTENT, PERSISTENT_RECURSIVE, STANDARD, event_frame
+from zkpy.datatree.watches import (
+    ALL_MODES,
+    PERSISTENT,
+    PERSISTENT_RECURSIVE,
+    STANDARD,
+    WatchManager,
+    event_frame,
+)
 from zkpy.protocol.acl import OPEN_ACL_UNSAFE, Acls, encode_acls
 from zkpy.protocol.errors import (
     BadArguments,
@@ -45,6 +52,9 @@ REPLY: Final = struct.Struct(">iiqi")
 MAX_CACHED_BODY: Final = 2048
 # Where a watch on a null path is kept: the reference takes it, and no node is called so.
 NULL_PATH: Final = "null"
+# Of a node's packed stat: where the zxid of the last change is, and the event it causes.
+_MZXID: Final = (8, EventType.NODE_DATA_CHANGED)
+_PZXID: Final = (16, EventType.NODE_CHILDREN_CHANGED)
 MULTI_END: Final = _MULTI_HEADER.pack(-1, True, -1)
 
 Ids = tuple["Id", ...]
@@ -346,32 +356,40 @@ class ReadProcessor:
             [NULL_PATH if p is None else p for p in paths or ()] for paths in persistent
         )
         tree = self.tree
-        for path in data:
-            node = tree.nodes.get(path)
-            if node is None:
-                self._missed(cnxn, EventType.NODE_DELETED, path)
-            elif int.from_bytes(node.stat[8:16], "big", signed=True) > zxid:
-                self._missed(cnxn, EventType.NODE_DATA_CHANGED, path)
-            else:
-                tree.data_watches.add(path, cnxn, STANDARD)
+        self._tell_or_watch(cnxn, data, tree.data_watches, _MZXID, zxid)
         for path in exist:
             if path in tree.nodes:
                 self._missed(cnxn, EventType.NODE_CREATED, path)
             else:
                 tree.data_watches.add(path, cnxn, STANDARD)
-        for path in child:
-            node = tree.nodes.get(path)
-            if node is None:
-                self._missed(cnxn, EventType.NODE_DELETED, path)
-            elif int.from_bytes(node.stat[16:24], "big", signed=True) > zxid:
-                self._missed(cnxn, EventType.NODE_CHILDREN_CHANGED, path)
-            else:
-                tree.child_watches.add(path, cnxn, STANDARD)
+        self._tell_or_watch(cnxn, child, tree.child_watches, _PZXID, zxid)
         for path in again:
             tree.child_watches.add(path, cnxn, PERSISTENT)
             tree.data_watches.add(path, cnxn, PERSISTENT)
         for path in recursive:
             tree.data_watches.add(path, cnxn, PERSISTENT_RECURSIVE)
+
+    def _tell_or_watch(
+        self,
+        cnxn: ServerCnxn,
+        paths: list[str],
+        watches: WatchManager,
+        changed: tuple[int, int],
+        zxid: int,
+    ) -> None:
+        """Tell of nodes that are gone or have changed since `zxid`; watch the others again.
+
+        `changed`: where a stat has the zxid of the last change that counts, and its event.
+        """
+        at, event_type = changed
+        for path in paths:
+            node = self.tree.nodes.get(path)
+            if node is None:
+                self._missed(cnxn, EventType.NODE_DELETED, path)
+            elif int.from_bytes(node.stat[at : at + 8], "big", signed=True) > zxid:
+                self._missed(cnxn, event_type, path)
+            else:
+                watches.add(path, cnxn, STANDARD)
 
     def _missed(self, cnxn: ServerCnxn, event_type: int, path: str) -> None:
         cnxn.notify(event_frame(event_type, path, -1), None)
