@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import os
 import socket
@@ -23,6 +24,7 @@ from zkpy.testing.disk import SimulatedDisk
 
 
 def open_descriptors() -> int:
+    gc.collect()  # what tests before this one have dropped is not to be counted the first time
     return len(os.listdir("/proc/self/fd"))
 
 
