@@ -194,14 +194,11 @@ def test_a_word_behind_the_handshake_is_a_length(machine: Machine, client: Clien
 class Follower(Role):
     """A member of an ensemble, in a state of choice."""
 
-    def __init__(self, serving: bool = True, read_only: bool = False) -> None:
-        self.state = (serving, read_only)
-
-    def serving(self) -> bool:
-        return self.state[0]
+    def __init__(self, only_reads: bool = False) -> None:
+        self.only_reads = only_reads
 
     def read_only(self) -> bool:
-        return self.state[1]
+        return self.only_reads
 
     def mode(self) -> str:
         return "leader"
@@ -226,7 +223,7 @@ class Follower(Role):
 
 
 def test_not_serving(machine: Machine) -> None:
-    machine.server.role = Follower(serving=False)
+    machine.server.serving = False
     text = "This ZooKeeper instance is not currently serving requests"
     elsewhere = {"ruok", "isro", "envi", "gtmk", "stmk", "hash", commands.TELNET_CLOSE}
     for name in set(commands.COMMANDS.values()) - elsewhere:
@@ -239,7 +236,7 @@ def test_not_serving(machine: Machine) -> None:
 
 
 def test_a_member_of_an_ensemble(machine: Machine) -> None:
-    machine.server.role = Follower(read_only=True)
+    machine.server.role = Follower(only_reads=True)
     assert machine.four_letter_word("isro") == "ro"
     srvr = machine.four_letter_word("srvr")
     assert srvr.split("\n")[1] == "READ-ONLY mode; serving only read-only clients"

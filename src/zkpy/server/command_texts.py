@@ -80,7 +80,7 @@ def text_of(server: ZooKeeperServer, cnxn: ServerCnxn, name: str, rest: bytes) -
         return str(mask)
     if name == commands.TELNET_CLOSE:
         return None
-    if not server.role.serving():
+    if not server.serving:
         return NOT_SERVING + ("" if name == "hash" else "\n")
     return _TEXTS[name](server, cnxn)
 
@@ -89,7 +89,7 @@ def text_of(server: ZooKeeperServer, cnxn: ServerCnxn, name: str, rest: bytes) -
 
 
 def _isro(server: ZooKeeperServer) -> str:
-    if not server.role.serving():
+    if not server.serving:
         return "null"
     return "ro" if server.role.read_only() else "rw"
 

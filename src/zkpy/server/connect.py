@@ -79,10 +79,16 @@ class Handshake:
 
     def _connect(self, cnxn: ServerCnxn, request: ConnectRequest) -> None:
         server = self.server
-        if not server.admits_session(request.sessionId != 0):
+        if not server.serving:
+            server.stats.count("cnxn_closed_without_zk_server_running")
             server.close(cnxn)
             return
-        last_zxid = server.tree.last_processed_zxid
+        if not server.admits_session(request.sessionId != 0) or not server.admits_client(
+            cnxn, request
+        ):
+            server.close(cnxn)
+            return
+        last_zxid = server.caught_up_zxid
         if request.lastZxidSeen > last_zxid:
             log.warning(
                 "Refusing session request for client %s as it has seen zxid 0x%x our last zxid is "
@@ -100,30 +106,25 @@ class Handshake:
         cnxn.state = CONNECTING
         server.sessionless.remove(cnxn)
         if request.sessionId == 0:
-            self._create_session(cnxn)
-        else:
-            self._resume_session(cnxn, request.sessionId, request.passwd)
-
-    def _create_session(self, cnxn: ServerCnxn) -> None:
-        server = self.server
-        cnxn.session_id = session_id = server.tracker.create_id()
-        server.tracker.track(session_id, cnxn.timeout_ms, server.now_ms)
-        server.cnxn_of_session[session_id] = cnxn
-        body = _INT.pack(cnxn.timeout_ms)
-        server.submit(session_id, OpCode.CREATE_SESSION, body, cnxn)
-
-    def _resume_session(self, cnxn: ServerCnxn, session_id: int, passwd: bytes | None) -> None:
-        server = self.server
+            server.create_session(cnxn)
         # The password first: a wrong one must not close the connection of the right client.
-        if passwd != password_of(session_id) or not server.tracker.touch(
-            session_id, cnxn.timeout_ms, server.now_ms
-        ):
-            log.info("Invalid session 0x%x for client %s", session_id & (1 << 64) - 1, cnxn)
-            self._respond(cnxn, 0, 0, bytes(16))
-            server.close(cnxn)
-            return
+        elif request.passwd == password_of(request.sessionId):
+            server.revalidate_session(cnxn, request.sessionId)
+        else:
+            self.session_refused(cnxn, request.sessionId)
+
+    def session_refused(self, cnxn: ServerCnxn, session_id: int) -> None:
+        """Tell the client that there is no such session; it will begin a new one."""
+        server = self.server
+        log.info("Invalid session 0x%x for client %s", session_id & (1 << 64) - 1, cnxn)
+        self._respond(cnxn, 0, 0, bytes(16))
+        server.close(cnxn)
+
+    def session_found(self, cnxn: ServerCnxn, session_id: int) -> None:
+        """The session that `cnxn` asked for lives: it is bound to `cnxn` from now on."""
+        server = self.server
         old = server.cnxn_of_session.get(session_id)
-        if old is not None:
+        if old is not None and old is not cnxn:
             server.close(old)
         cnxn.session_id = session_id
         server.cnxn_of_session[session_id] = cnxn

@@ -155,6 +155,16 @@ class PrepRequestProcessor:
         request.digest = outstanding.digest
         return encode_header(request.session_id, request.xid, zxid, wall_ms, type) + txn
 
+    def refuse(self, request: Request, code: int, wall_ms: int) -> bytes:
+        """As `prepare`, for a request that is refused with `code` whatever it asks."""
+        request.zxid = self.last_zxid = self.last_zxid + 1
+        request.time = wall_ms
+        request.type = OpCode.ERROR
+        request.digest = self.outstanding.digest
+        return encode_header(
+            request.session_id, request.xid, request.zxid, wall_ms, OpCode.ERROR
+        ) + self._generic(request, ErrorTxn(code))
+
     def _generic(self, request: Request, txn: Record) -> bytes:
         """A txn that is applied from its record."""
         request.txn = txn

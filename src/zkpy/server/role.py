@@ -9,10 +9,6 @@ from __future__ import annotations
 class Role:
     """A standalone server."""
 
-    def serving(self) -> bool:
-        """Whether clients are served; a member without a leader does not."""
-        return True
-
     def read_only(self) -> bool:
         """Whether only reads are served."""
         return False

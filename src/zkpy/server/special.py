@@ -51,6 +51,8 @@ class SpecialOperations:
             server.finish(cnxn)
         elif throttled and (op in server.reads.handlers or op in self._writes):
             self._throttled(cnxn, xid, op, body)
+        elif op == OpCode.SYNC:
+            server.sync_requested(cnxn, xid, body)
         else:
             log.warning("closing %s: unknown opcode %s", cnxn, op)
             server.answer(cnxn, REPLY.pack(16, xid, -1, Unimplemented.code))

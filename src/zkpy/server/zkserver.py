@@ -20,6 +20,7 @@ from zkpy.datatree.tree import DataTree
 from zkpy.protocol.errors import (
     DecodeError,
     MarshallingError,
+    SessionMoved,
 )
 from zkpy.protocol.zoodefs import OpCode
 from zkpy.server.cnxn import ESTABLISHED, ServerCnxn
@@ -38,9 +39,47 @@ from zkpy.session.expiry import ExpiryQueue
 from zkpy.session.tracker import SessionTracker
 
 if TYPE_CHECKING:
-    from zkpy.quorum.standalone import Standalone
+    from typing import Protocol
+
+    from zkpy.protocol.records import ConnectRequest
     from zkpy.server.settings import Config
     from zkpy.server.throttle import ConnectionThrottle
+
+    class Zab(Protocol):
+        """Orders and commits txns. A learner has no `propose`, and its server does not call it."""
+
+        @property
+        def committed_zxid(self) -> int: ...
+
+        def propose(self, zxid: int, txn: bytes) -> None: ...
+
+        def take_appended(self) -> list[tuple[int, bytes]]: ...
+
+        def durable(self, zxid: int) -> None: ...
+
+    class Sessions(Protocol):
+        """A SessionTracker, or what takes its place on a member that does not track them all."""
+
+        @property
+        def sessions(self) -> int: ...
+
+        @property
+        def next_expiry_ms(self) -> int: ...
+
+        def create_id(self) -> int: ...
+
+        def track(self, session_id: int, timeout_ms: int, now_ms: int) -> bool: ...
+
+        def touch(self, session_id: int, timeout_ms: int, now_ms: int) -> bool: ...
+
+        def set_closing(self, session_id: int) -> None: ...
+
+        def remove(self, session_id: int) -> None: ...
+
+        def expired(self, now_ms: int) -> list[int]: ...
+
+        def expiry_map(self) -> list[tuple[int, list[int]]]: ...
+
 
 log = logging.getLogger(__name__)
 
@@ -81,17 +120,28 @@ class ZooKeeperServer:
 
     `now_ms` (monotonic) and `wall_ms` (since 1970) are set by the shell before its calls.
     `dirty` are the connections to look at when the loop turn ends: bytes to send, or to close.
+    While not `serving`, only four letter words are answered.
+    `tracker`, `role` and `stats`: where they are not those of a standalone server just started.
     """
+
+    # Whether `sync` waits for somebody else: then `sync_requested` is called. Alone it is a read.
+    asynchronous_sync: bool = False
+    # Whether applying computes the digest, to be compared with the one in the txn. Who makes the
+    # txns knows it already.
+    counts_digest: bool = False
 
     def __init__(
         self,
         config: Config,
         tree: DataTree,
-        zab: Standalone,
+        zab: Zab,
         auth: ProviderRegistry,
         *,
         now_ms: int,
         wall_ms: int,
+        tracker: Sessions | None = None,
+        role: Role | None = None,
+        stats: ServerStats | None = None,
     ) -> None:
         self.config = config
         self.tree = tree
@@ -99,11 +149,14 @@ class ZooKeeperServer:
         self.auth = auth
         self.now_ms = now_ms
         self.wall_ms = wall_ms
-        self.stats = ServerStats(now_ms)
+        self.serving = True
+        self.stats = stats or ServerStats(now_ms)
         # Replaced by those who know more: the shell, and a member of an ensemble.
         self.environment = Environment()
-        self.role = Role()
-        self.tracker = SessionTracker(config.tick_time_ms, config.my_id or 1, wall_ms, now_ms)
+        self.role = role or Role()
+        self.tracker: Sessions = tracker or SessionTracker(
+            config.tick_time_ms, config.my_id or 1, wall_ms, now_ms
+        )
         self.prep = PrepRequestProcessor(
             tree,
             auth,
@@ -114,8 +167,7 @@ class ZooKeeperServer:
             reconfig_enabled=config.reconfig_enabled,
             max_record_bytes=config.jute_max_buffer_bytes,
         )
-        # Proposals carry the digest; the tree need not compute it again.
-        tree.count_digest = False
+        tree.count_digest = self.counts_digest
         tree.data_watches.on_fired = tree.child_watches.on_fired = self.stats.watches_fired
         self.reads = ReadProcessor(tree, auth)
         self.containers = ContainerManager(
@@ -151,6 +203,9 @@ class ZooKeeperServer:
             self._throttle = new_throttle(config, now_ms, wall_ms)
         self._enforced = config.enforce_auth_schemes
         self._handlers = self.reads.handlers
+        if self.asynchronous_sync:
+            self._handlers = dict(self._handlers)
+            del self._handlers[OpCode.SYNC]
         for session_id, timeout_ms in tree.sessions.items():
             self.tracker.track(session_id, timeout_ms, now_ms)
 
@@ -190,6 +245,38 @@ class ZooKeeperServer:
     def connection_drop_probability(self) -> float:
         """How likely the connection throttle is to turn away a client now, 0 to 1."""
         return 0.0 if self._throttle is None else self._throttle.drop
+
+    def admits_client(self, cnxn: ServerCnxn, request: ConnectRequest) -> bool:
+        """Whether this server may serve the client at all; else its connection is closed."""
+        return True
+
+    @property
+    def caught_up_zxid(self) -> int:
+        """A client that has seen more than this is to look for another server."""
+        return self.tree.last_processed_zxid
+
+    def create_session(self, cnxn: ServerCnxn) -> None:
+        """Begin a session for `cnxn`; `handshake.session_created` is called once it is there."""
+        cnxn.session_id = session_id = self.tracker.create_id()
+        self.tracker.track(session_id, cnxn.timeout_ms, self.now_ms)
+        self.cnxn_of_session[session_id] = cnxn
+        self.submit(session_id, OpCode.CREATE_SESSION, _INT.pack(cnxn.timeout_ms), cnxn)
+
+    def revalidate_session(self, cnxn: ServerCnxn, session_id: int) -> None:
+        """Find out whether a session, whose password was right, lives; now or later.
+
+        Then `handshake.session_found` or `handshake.session_refused` is called.
+        """
+        if self.tracker.touch(session_id, cnxn.timeout_ms, self.now_ms):
+            self.handshake.session_found(cnxn, session_id)
+        else:
+            self.handshake.session_refused(cnxn, session_id)
+
+    def close_all(self) -> None:
+        """This server's role is over: hang up on everybody. Sessions live on."""
+        self.serving = False
+        for cnxn in list(self.cnxns):
+            self.close(cnxn)
 
     def close(self, cnxn: ServerCnxn) -> None:
         """Forget a connection: what it has in `out` is still sent, then its socket is closed.
@@ -478,6 +565,9 @@ class ZooKeeperServer:
         if cnxn is None or cnxn.closed or op < 0:
             self._session_changed(request)
             return
+        if err and err == SessionMoved.code:
+            self.close(cnxn)  # the client is elsewhere, and to be told nothing
+            return
         cnxn.out += REPLY.pack(16 + len(body), request.xid, zxid, err)
         cnxn.out += body
         cnxn.stats.replied_write(
@@ -486,13 +576,45 @@ class ZooKeeperServer:
         pending = cnxn.pending
         head = pending.popleft()
         assert head is request, "replies in the order of requests"
-        if pending and type(pending[0]) is tuple:
-            self._serve_deferred(cnxn)
+        if pending or cnxn.finishing:
+            self.answer_deferred(cnxn)
         if not cnxn.dirty:
             cnxn.dirty = True
             self.dirty.append(cnxn)
+
+    def answer_deferred(self, cnxn: ServerCnxn) -> None:
+        """What `cnxn` waited for is there: now what came behind it, be it the end."""
+        pending = cnxn.pending
+        if pending and type(pending[0]) is tuple:
+            self._serve_deferred(cnxn)
         if cnxn.finishing and not pending:
             self.close(cnxn)
+
+    # ------------------------------------------------------------------ sync
+
+    def sync_requested(self, cnxn: ServerCnxn, xid: int, body: bytes) -> None:
+        """A client's sync, where it is asynchronous: `await_sync`, later `sync_completed`."""
+        raise NotImplementedError
+
+    def await_sync(self, cnxn: ServerCnxn, xid: int, body: bytes) -> Request:
+        """Let a sync and all that comes after it wait for `sync_completed` of what is returned.
+
+        That is a barrier, and the sync a read behind it.
+        """
+        barrier = Request(cnxn, cnxn.session_id, 0, OpCode.SYNC, cnxn.ids, self.now_ms)
+        cnxn.pending.append(barrier)
+        cnxn.pending.append((xid, OpCode.SYNC, body, cnxn.ids))
+        return barrier
+
+    def sync_completed(self, barrier: Request) -> None:
+        """What was committed when the sync was asked for has been applied here."""
+        cnxn = barrier.cnxn
+        if cnxn is None or cnxn.closed:
+            return
+        head = cnxn.pending.popleft()
+        assert head is barrier, "replies in the order of requests"
+        self.answer_deferred(cnxn)
+        self.mark_dirty(cnxn)
 
     def _session_changed(self, request: Request) -> None:
         """A createSession or closeSession has been applied, or nobody waits for the reply."""
@@ -533,7 +655,7 @@ class ZooKeeperServer:
                 ready += 1
             else:
                 last_xid, last_op = xid, op
-                self._handlers[op](cnxn, xid, body, 0, len(body), ids)
+                self.reads.handlers[op](cnxn, xid, body, 0, len(body), ids)
                 reads += 1
         self.stats.packets_sent += ready + reads
         self.stats.reads += reads
@@ -585,14 +707,17 @@ class ZooKeeperServer:
 
     def tick(self) -> None:
         """Expire sessions and connections without one; propose removals of containers."""
-        now_ms = self.now_ms
-        for session_id in self.tracker.expired(now_ms):
+        for session_id in self.tracker.expired(self.now_ms):
             log.info("Expiring session 0x%x", session_id & (1 << 64) - 1)
             self.stats.stale_sessions_expired += 1
             self.submit(session_id, OpCode.CLOSE_SESSION, b"", None)
-        for cnxn in self.sessionless.expired(now_ms):
+        self.expire_connections()
+        for path in self.containers.due(self.now_ms, self.wall_ms):
+            text = path.encode()
+            self.submit(0, OpCode.DELETE_CONTAINER, _INT.pack(len(text)) + text, None)
+
+    def expire_connections(self) -> None:
+        """Close those that have been without a session for too long."""
+        for cnxn in self.sessionless.expired(self.now_ms):
             self.stats.sessionless_connections_expired += 1
             self.close(cnxn)
-        for path in self.containers.due(now_ms, self.wall_ms):
-            text = path.encode()
-            self.submit(0, OpCode.DELETE_CONTAINER, struct.pack(">i", len(text)) + text, None)
