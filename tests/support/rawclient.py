@@ -11,6 +11,7 @@ import hashlib
 import socket
 import struct
 import time
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from . import wire
@@ -64,10 +65,15 @@ class Reply(NamedTuple):
 class RawClient:
     """One TCP connection. `received` holds every frame in order of arrival, events included."""
 
-    def __init__(self, address: tuple[str, int], timeout_s: float = 10.0) -> None:
+    def __init__(
+        self,
+        address: tuple[str, int],
+        timeout_s: float = 10.0,
+        connect: Callable[[tuple[str, int], float], socket.socket] = socket.create_connection,
+    ) -> None:
         self.address = address
         self.timeout_s = timeout_s
-        self.socket = socket.create_connection(address, timeout_s)
+        self.socket = connect(address, timeout_s)
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.session: Session | None = None
         self.received: list[Reply] = []

@@ -1,0 +1,119 @@
+"""Ensembles for tests: the kinds of members there are here, their trees and logs compared."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import socket
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from zkpy.persistence.disk import OsDisk
+from zkpy.persistence.store import FileTxnSnapLog, LoadedDatabase, Settings
+from zkpy.testing.ensemble import Ensemble, Kind, Member, apache_kind, zkpy_kind
+
+from . import oracle, wire
+from .oracle import APACHE_VERSIONS
+from .rawclient import RawClient
+
+ZKPY = "zkpy"
+NEW, OLD = APACHE_VERSIONS
+
+Tree = dict[str, tuple[bytes | None, list[wire.Acl], wire.Stat]]
+
+
+def kind(name: str) -> Kind:
+    """zkpy, or the Apache of that version; skips the test where it cannot be had."""
+    reason = oracle.zkpy_missing() if name == ZKPY else oracle.apache_missing(name)
+    if reason is not None:
+        pytest.skip(reason)
+    if name == ZKPY:
+        return zkpy_kind(oracle.SOURCE)
+    return apache_kind(name, oracle.classpath(name))
+
+
+def new_ensemble(
+    folder: Path,
+    kinds: Iterable[str],
+    config: Mapping[str, object] | None = None,
+    **options: Any,
+) -> Ensemble:
+    """A stopped ensemble of these kinds, sids from 1."""
+    return Ensemble(folder, [kind(name) for name in kinds], config, **options)
+
+
+def session(member: Member, timeout_ms: int = 10_000) -> RawClient:
+    """A client with a new session at that member."""
+    client = RawClient(member.address, connect=connector(member))
+    assert client.connect(timeout_ms=timeout_ms).session_id, f"{member} refuses a session"
+    return client
+
+
+def connector(member: Member) -> Callable[[tuple[str, int], float], socket.socket]:
+    return member.network.connect
+
+
+def tree_of(member: Member) -> Tree:
+    """Every node as clients of that member see it, with all that was acknowledged before."""
+    found: Tree = {}
+    client = session(member)
+    assert client.call(wire.SYNC, wire.string("/")).err == 0
+    paths = ["/"]
+    while paths:
+        path = paths.pop()
+        data, stat = client.value(wire.GET_DATA, wire.path_watch(path))
+        acl, _ = client.value(wire.GET_ACL, wire.string(path))
+        found[path] = (data, acl, stat)
+        for name in client.value(wire.GET_CHILDREN, wire.path_watch(path)):
+            paths.append(f"{path.rstrip('/')}/{name}")
+    client.end_session()
+    # When the text of the configuration was put there is each member's own affair.
+    data, acl, stat = found["/zookeeper/config"]
+    found["/zookeeper/config"] = (data, acl, stat._replace(mtime=0, ctime=0, mzxid=0))
+    return found
+
+
+def check_equal_trees(ensemble: Ensemble) -> Tree:
+    """All members that run hold the same nodes, and none found a digest it does not agree with."""
+    ensemble.wait_until_equal()
+    first, *others = ensemble.running
+    tree = tree_of(first)
+    for member in others:
+        other = tree_of(member)
+        for path in sorted(tree.keys() | other.keys()):
+            assert tree.get(path) == other.get(path), (
+                f"{path} differs on {first} and {member}:\n{tree.get(path)}\n{other.get(path)}"
+            )
+    for member in ensemble.running:
+        check_digests(member)
+    return tree
+
+
+def check_digests(member: Member) -> None:
+    """It has never found its tree to differ from what the leader's digests say."""
+    found = member.monitor().get("digest_mismatches_count")
+    assert found in (None, "0"), f"{member} found {found} digest mismatches"
+    wrong = re.findall(r".*[Dd]igests? (?:are|is|does) not match.*", member.log_text())
+    assert not wrong, f"{member}: {wrong[:3]}"
+
+
+def restored(member: Member, copy: Path) -> LoadedDatabase:
+    """What the directory of a stopped member holds, read by zkpy from a copy."""
+    assert not member.running
+    shutil.copytree(member.data_dir, copy)
+    store = FileTxnSnapLog(OsDisk(), Settings(str(copy), extended_types_enabled=True))
+    store.open()
+    try:
+        return store.restore()
+    finally:
+        store.close()
+
+
+def check_directories(ensemble: Ensemble, folder: Path) -> None:
+    """Every member's log and snapshots agree with the digests in them; members are all stopped."""
+    for member in ensemble.members.values():
+        loaded = restored(member, folder / f"copy{member.sid}")
+        assert loaded.digest_mismatches == 0, f"{member}"
