@@ -45,8 +45,9 @@ from zkpy.quorum import learner_handler as phases
 from zkpy.quorum.catch_up import plan_catch_up
 from zkpy.quorum.effects import ClosePeerPort, Effect, OpenPeerPort
 from zkpy.quorum.learner_handler import LearnerHandler
+from zkpy.quorum.reconfig import designated_leader
 from zkpy.quorum.states import BROADCAST, DISCOVERY, SYNCHRONIZATION
-from zkpy.quorum.verifier import QuorumMaj
+from zkpy.quorum.verifier import QuorumMaj, verifier_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -147,8 +148,8 @@ class Leader:
         self._effects = effects
         self.phase = DISCOVERY
         self.failed: str | None = None
-        self._started_ms = now_ms
-        self._phase_ms = now_ms
+        # Each phase before broadcast may take initLimit; `_now_ms` is that of the last call.
+        self._phase_ms = self._now_ms = now_ms
         self.tick_count = 0
         self._half_ticks = 0
         self._next_tick_ms = now_ms + settings.tick_time_ms // 2
@@ -188,7 +189,7 @@ class Leader:
 
     def lead(self, now_ms: int) -> None:
         """Open the peer port and begin."""
-        self._phase_ms = now_ms
+        self._phase_ms = self._now_ms = now_ms
         server = self.view.server(self.my_id)
         assert server is not None, "who is not in the configuration does not lead"
         self._effects.append(OpenPeerPort(server.quorum_addresses))
@@ -231,7 +232,9 @@ class Leader:
         if handler in self._observers:
             self._observers.remove(handler)
         level = logging.INFO if handler.phase == phases.HELLO and not reason else logging.WARNING
-        log.log(level, "******* GOODBYE %s ******** (sid %d): %s", handler.link, handler.sid, reason)
+        log.log(
+            level, "******* GOODBYE %s ******** (sid %d): %s", handler.link, handler.sid, reason
+        )
 
     def handler_of(self, sid: int) -> LearnerHandler | None:
         """The connection of a learner that has told its id."""
@@ -244,6 +247,7 @@ class Leader:
 
     def handle(self, handler: LearnerHandler, packet: Packet, now_ms: int) -> None:
         """Act on a packet of a learner that is not in broadcast yet."""
+        self._now_ms = now_ms
         method = HANDLERS.get((handler.phase, packet[0]))
         if method is None:
             if handler.phase == phases.BROADCAST:
@@ -304,11 +308,12 @@ class Leader:
             return
         self.database.write_accepted_epoch(self._epoch)
         self.new_epoch = self._epoch
+        self._phase_ms = self._now_ms
         view = self.view
         if (
             view.reconfig_enabled
             and view.committed.version == 0
-            and (view.last_proposed is None or view.last_proposed.version == 0)
+            and view.last_proposed.version == 0
         ):
             # Nobody has ever established this configuration: this leader does, with NEWLEADER.
             view.set_last_proposed(view.committed.with_version(self.new_epoch << 32))
@@ -346,9 +351,8 @@ class Leader:
     def _ack_epoch(self, sid: int, summary: tuple[int, int]) -> None:
         """Source: Leader.waitForEpochAck. A second answer to the same epoch (-1) counts not."""
         verifier = self.view.verifiers()[0]
-        if summary[0] != -1 and summary[1] != -1 and sid in verifier.voters:
-            self._epoch_acks.add(sid)
-        elif sid == self.my_id and sid in verifier.voters:
+        counts = sid == self.my_id or -1 not in summary
+        if counts and sid in verifier.voters:
             self._epoch_acks.add(sid)
         acks = self._epoch_acks
         if self._epoch_acked or self.my_id not in acks or not verifier.contains_quorum(acks):
@@ -357,6 +361,7 @@ class Leader:
         self._epoch_acked = True
         self.database.write_current_epoch(self.new_epoch)
         self.phase = SYNCHRONIZATION
+        self._phase_ms = self._now_ms
         for handler in list(self.handlers):
             if handler.phase == phases.EPOCH_ACKED:
                 self._catch_up(handler)
@@ -403,7 +408,7 @@ class Leader:
             handler.synced_zxid = zxid
         handler.send(bytes(out))
         self._start_forwarding(handler)
-        proposed = self.view.last_proposed or self.view.committed
+        proposed = self.view.last_proposed
         handler.packet(NEWLEADER, self.new_epoch << 32, proposed.text().encode())
 
     def _too_many_syncs(self, kind: int) -> bool:
@@ -471,7 +476,7 @@ class Leader:
         self.database.last_zxid = zxid
         self.phase = BROADCAST
         proposed = self.view.last_proposed
-        if proposed is not None and proposed.version > self.view.committed.version:
+        if proposed.version > self.view.committed.version:
             designated = self._designated_leader(proposed, zxid)
             self.reconfigured.append((proposed, designated, zxid))
         for handler in list(self.handlers):
@@ -495,7 +500,10 @@ class Leader:
         request is lost with the connection of its client.
         """
         if zxid & COUNTER_MASK == COUNTER_MASK or self.failed is not None:
-            self.fail("zxid lower 32 bits have rolled over, forcing re-election, and therefore new epoch start")
+            self.fail(
+                "zxid lower 32 bits have rolled over, forcing re-election, "
+                "and therefore new epoch start"
+            )
             return
         assert zxid == self.last_zxid + 1, "prep hands out zxids in order"
         self.last_zxid = zxid
@@ -594,23 +602,21 @@ class Leader:
     # ------------------------------------------------------------------ reconfiguration
 
     def _designated_leader(self, members: Members, zxid: int) -> int:
-        """Who leads under `members`: this server if it may, else who is furthest.
+        """Who leads under `members`: this server if it may, else who is furthest."""
+        outstanding = [zxid for zxid, _ in self.outstanding]
+        return designated_leader(
+            self.my_id,
+            self.view.committed,
+            members,
+            self._holders(zxid),
+            [self._holders(later) for later in outstanding],
+        )
 
-        Source: Leader.getDesignatedLeader.
-        """
-        mine = members.participants.get(self.my_id)
-        own = self.view.server(self.my_id)
-        if mine is not None and own is not None:
-            if set(mine.quorum_addresses) == set(own.quorum_addresses):
-                return self.my_id
-        candidates = [
-            handler
-            for handler in self._followers
-            if handler.sid in members.participants and handler.acked >= zxid
-        ]
-        # Not every one that acked it can be told from one that only caught up; the furthest is.
-        candidates.sort(key=lambda handler: (-handler.acked, handler.sid))
-        return candidates[0].sid if candidates else self.my_id
+    def _holders(self, zxid: int) -> set[int]:
+        """The learners that have acknowledged `zxid`."""
+        if self.phase != BROADCAST or zxid & COUNTER_MASK == 0:
+            return set(self._new_leader_acks)
+        return {handler.sid for handler in self._followers if handler.acked >= zxid}
 
     def _commit_reconfig(self, zxid: int, txn: bytes) -> None:
         members = self._reconfigs.pop(zxid)
@@ -634,8 +640,6 @@ class Leader:
 
         Source: PrepRequestProcessor, isQuorumSynced.
         """
-        from zkpy.quorum.verifier import verifier_of
-
         verifier = verifier_of(members)
         sids = {h.sid for h in self._followers if h.phase == phases.BROADCAST}
         sids.add(self.my_id)
@@ -713,6 +717,7 @@ class Leader:
         settings = self.settings
         if now_ms < self._next_tick_ms or self.failed is not None:
             return
+        self._now_ms = now_ms
         self._next_tick_ms = now_ms + settings.tick_time_ms // 2
         init_limit_ms = settings.tick_time_ms * settings.init_limit_ticks
         if self.phase != BROADCAST and now_ms - self._phase_ms > init_limit_ms:
@@ -740,7 +745,9 @@ class Leader:
     def _wait_is_over(self, now_ms: int, init_limit_ms: int) -> None:
         # The wait for NEWLEADER's acknowledgements began when the epoch was acknowledged, and
         # lasts as long as somebody is still being sent a snapshot.
-        if any(h.in_snapshot and now_ms - h.last_activity_ms < init_limit_ms for h in self.handlers):
+        if any(
+            h.in_snapshot and now_ms - h.last_activity_ms < init_limit_ms for h in self.handlers
+        ):
             return
         sids = ", ".join(str(sid) for sid in sorted(self._new_leader_acks))
         self.fail(f"Waiting for a quorum of followers, only synced with sids: [ [{sids}] ]")

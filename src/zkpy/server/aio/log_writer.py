@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 THREAD: Final = "SyncThread:0"
 _STOP: Final = 0
+_QUIESCE: Final = -1
+QUIESCE_POLL_SECONDS: Final = 0.5
 
 
 class LogWriter:
@@ -47,7 +49,9 @@ class LogWriter:
         self._poll_time = max(0, config.max_write_queue_poll_time_ms) / 1000
         self._max_batch_size = config.max_batch_size
         self._last_commit = time.monotonic()
+        self._quiesced_early = False  # while more txns were waited for
         self._wakes: SimpleQueue[int] = SimpleQueue()
+        self._quiet = threading.Event()
         self._thread = threading.Thread(target=self._run, name=THREAD, daemon=True)
 
     def start(self) -> None:
@@ -62,18 +66,39 @@ class LogWriter:
         """Commit what is left, then end the thread, which says so with `ended`."""
         self._wakes.put(_STOP)
 
+    def quiesce(self) -> None:
+        """Return once all that was appended is committed and the thread waits for a wake-up.
+
+        Until the next `wake` the log belongs to the caller. Returns as well when the thread is
+        gone, be it by an error.
+        """
+        self._quiet.clear()
+        self._wakes.put(_QUIESCE)
+        while not self._quiet.wait(QUIESCE_POLL_SECONDS):
+            if not self._thread.is_alive():
+                return
+
     def _run(self) -> None:
         wakes = self._wakes
         log = self._log
         go_on = True
         try:
             while go_on:
-                go_on = self._gather() if self._flush_delay > 0 else wakes.get() != _STOP
+                quiesce = False
+                if self._flush_delay > 0:
+                    go_on = self._gather()
+                else:
+                    wake = wakes.get()
+                    go_on, quiesce = wake != _STOP, wake == _QUIESCE
                 while not wakes.empty():
-                    go_on = wakes.get() != _STOP and go_on
+                    wake = wakes.get()
+                    go_on, quiesce = wake != _STOP and go_on, quiesce or wake == _QUIESCE
                 sync_ms = log.commit()
                 self._durable(log.durable_zxid, sync_ms)
-                if go_on and wakes.empty():
+                if quiesce or self._quiesced_early:
+                    self._quiesced_early = False
+                    self._quiet.set()
+                elif go_on and wakes.empty():
                     # Nobody waits: the zeros ahead cost no request anything.
                     log.prepare_ahead()
             log.close()
@@ -89,7 +114,7 @@ class LogWriter:
     def _gather(self) -> bool:
         """Wait for txns, then for more as long as those may wait; False when told to stop."""
         txns = total = self._wakes.get()
-        while txns != _STOP and not 0 < self._max_batch_size <= total:
+        while txns > 0 and not 0 < self._max_batch_size <= total:
             left = self._last_commit + self._flush_delay - time.monotonic()
             if left <= 0:
                 break
@@ -99,4 +124,5 @@ class LogWriter:
                 break
             total += txns
         self._last_commit = time.monotonic()
+        self._quiesced_early = txns == _QUIESCE
         return txns != _STOP

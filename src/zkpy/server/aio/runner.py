@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 MAX_TIMER_SECONDS: Final = 3600.0
+COUNTER_MASK: Final = 0xFFFFFFFF
 
 
 class Runner:
@@ -54,6 +55,7 @@ class Runner:
         self.keep_alive = server.config.client_tcp_keep_alive
         self.stopped = stopped
         self.poller: Poller | None = None
+        self._durable_zxid = server.zab.committed_zxid
         # What the log thread has to tell: (zxid, ms of the sync). Appended there, taken here.
         self._synced: deque[tuple[int, float]] = deque()
         self._doorbell: Doorbell | None = None
@@ -119,17 +121,31 @@ class Runner:
     def flush(self) -> None:
         """Perform what the core has asked for since the last flush."""
         self.woken = False
-        server = self.server
-        appended = server.zab.take_appended()
+        appended = self._take_appended()
         if appended:
-            append = self._log.append
-            size = 0
-            for zxid, txn in appended:
-                append(zxid, txn)
-                size += len(txn)
-            self.log_writer.wake(len(appended))
-            if self._snapshots.appended(len(appended), size):
-                self._log.roll()
+            self._append(appended)
+        self._flush_clients()
+
+    def _take_appended(self) -> list[tuple[int, bytes]]:
+        return self.server.zab.take_appended()
+
+    def _tell_durable(self, zxid: int) -> None:
+        self.server.durable(zxid)
+
+    def _append(self, appended: list[tuple[int, bytes]]) -> None:
+        """Hand txns to the log thread."""
+        append = self._log.append
+        size = 0
+        for zxid, txn in appended:
+            append(zxid, txn)
+            size += len(txn)
+        self.log_writer.wake(len(appended))
+        if self._snapshots.appended(len(appended), size):
+            self._log.roll()
+
+    def _flush_clients(self) -> None:
+        """Send what is queued for clients; hang up on those that are done with."""
+        server = self.server
         total = last = most = 0
         least = MAX_UNREAD_BYTES
         for cnxn in server.take_dirty():
@@ -190,14 +206,16 @@ class Runner:
 
     def _take_synced(self) -> None:
         """Commit what the log thread has made durable. The flush comes at the end of the turn."""
-        server = self.server
         while self._synced:
             zxid, sync_ms = self._synced.popleft()
-            txns = zxid - server.zab.committed_zxid
-            if txns <= 0 or self.stopped.done():
+            last_zxid = self._durable_zxid
+            if zxid == last_zxid or self.stopped.done():
                 continue  # a wake-up to stop brings nothing new
-            self._count(txns, sync_ms)
-            server.durable(zxid)
+            self._durable_zxid = zxid
+            # An epoch begins with counter 1.
+            in_epoch = zxid ^ last_zxid <= COUNTER_MASK
+            self._count(zxid - last_zxid if in_epoch else zxid & COUNTER_MASK, sync_ms)
+            self._tell_durable(zxid)
 
     def _count(self, txns: int, sync_ms: float) -> None:
         stats = self.server.stats

@@ -1,0 +1,219 @@
+"""The peer port: connections between a leader and its learners. No decisions.
+
+They hang on the poller of the clients' sockets: what peers and clients send in one turn ends with
+one flush, one write per peer. Source: Leader.LearnerCnxAcceptor, Learner.connectToLeader,
+ZooKeeper 3.9.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+from typing import TYPE_CHECKING, Final
+
+from zkpy.server.aio.client_port import READ, WRITE
+from zkpy.server.aio.sockets import bound_socket
+
+if TYPE_CHECKING:
+    from zkpy.quorum.effects import Dial
+    from zkpy.quorum.link import Link
+    from zkpy.server.aio.member import MemberRunner
+
+log = logging.getLogger(__name__)
+
+BACKLOG: Final = 1024
+MAX_ACCEPTS: Final = 64
+# A peer that does not take what was sent: closed when its last words could not leave in this time.
+LINGER_SECONDS: Final = 2.0
+
+
+def address_text(peer: tuple[object, ...]) -> str:
+    """`host:port` of a socket address."""
+    return f"{str(peer[0]).removeprefix('::ffff:')}:{peer[1]}"
+
+
+class PeerListener:
+    """A socket that learners connect to."""
+
+    __slots__ = ("_runner", "_sock")
+
+    def __init__(self, runner: MemberRunner, sock: socket.socket) -> None:
+        sock.setblocking(False)
+        sock.listen(BACKLOG)
+        self._runner = runner
+        self._sock = sock
+        assert runner.poller is not None
+        runner.poller.watch(self, sock.fileno(), READ)
+
+    def close(self) -> None:
+        """Accept no more."""
+        if self._sock.fileno() >= 0:
+            if self._runner.poller is not None:
+                self._runner.poller.forget(self._sock.fileno())
+            self._sock.close()
+
+    def ready(self, events: int) -> None:
+        """Take the learners that wait."""
+        for _ in range(MAX_ACCEPTS):
+            try:
+                sock, peer = self._sock.accept()
+            except OSError:
+                return
+            member = self._runner.member
+            link = member.new_link(address_text(peer))
+            PeerPort(self._runner, sock, link)
+            member.learner_accepted(link)
+            self._runner.member_changed()
+
+
+class PeerPort:
+    """One connection between a leader and a learner."""
+
+    __slots__ = ("_closing", "_events", "_fd", "_runner", "_sock", "_unsent", "link")
+
+    def __init__(self, runner: MemberRunner, sock: socket.socket, link: Link) -> None:
+        sock.setblocking(False)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._runner = runner
+        self._sock = sock
+        self._fd = sock.fileno()
+        self._events = READ
+        self._unsent = bytearray()
+        self._closing: asyncio.TimerHandle | None = None
+        self.link = link
+        link.transport = self
+        assert runner.poller is not None
+        runner.poller.watch(self, self._fd, READ)
+
+    def ready(self, events: int) -> None:
+        """The socket has bytes, or room for some, or is gone."""
+        if events & WRITE and self._unsent:
+            self._send_rest()
+            if events == WRITE:
+                return
+        runner = self._runner
+        poller = runner.poller
+        if poller is None or self._fd < 0:
+            return
+        try:
+            size = self._sock.recv_into(poller.buffer)
+        except (BlockingIOError, InterruptedError):
+            return
+        except OSError as error:
+            self._lost(error.strerror or str(error))
+            return
+        if not size:
+            self._lost("the other side closed the connection")
+        elif not self.link.closed:
+            runner.member.received(self.link, bytes(poller.buffer[:size]))
+            runner.member_changed()
+
+    def send(self, data: bytearray) -> None:
+        """Send, and keep what the socket does not take; `data` belongs to this port now."""
+        if self._fd < 0:
+            return
+        if self._unsent:
+            self._unsent += data
+        else:
+            try:
+                sent = self._sock.send(data)
+            except (BlockingIOError, InterruptedError):
+                sent = 0
+            except OSError as error:
+                self._lost(error.strerror or str(error))
+                return
+            if sent < len(data):
+                del data[:sent]
+                self._unsent = data
+                self._watch(READ | WRITE)
+        self.link.unsent = len(self._unsent)
+
+    def hang_up(self) -> None:
+        """Close once what is queued has left."""
+        if self._fd < 0 or self._closing is not None:
+            return
+        if not self._unsent:
+            self.close()
+            return
+        self._closing = self._runner.loop.call_later(LINGER_SECONDS, self.close)
+
+    def close(self) -> None:
+        """Close the socket now."""
+        if self._fd < 0:
+            return
+        if self._closing is not None:
+            self._closing.cancel()
+        if self._runner.poller is not None:
+            self._runner.poller.forget(self._fd)
+        self._fd = -1
+        self.link.transport = None
+        self._sock.close()
+
+    def _lost(self, reason: str) -> None:
+        self.close()
+        self._runner.member.lost(self.link, reason)
+        self._runner.member_changed()
+
+    def _watch(self, events: int) -> None:
+        self._events = events
+        if self._runner.poller is not None:
+            self._runner.poller.watch(self, self._fd, events)
+
+    def _send_rest(self) -> None:
+        try:
+            sent = self._sock.send(self._unsent)
+        except (BlockingIOError, InterruptedError):
+            return
+        except OSError as error:
+            self._lost(error.strerror or str(error))
+            return
+        del self._unsent[:sent]
+        self.link.unsent = len(self._unsent)
+        if self._unsent:
+            return
+        self._watch(READ)
+        if self._closing is not None:
+            self.close()
+        else:
+            self._runner.member.drained(self.link)
+
+
+async def connect(dial: Dial) -> tuple[socket.socket, str]:
+    """Connect to where `dial` says; the socket, and the address it led to. Raises OSError."""
+    loop = asyncio.get_running_loop()
+    host, port = dial.address
+    try:
+        async with asyncio.timeout(dial.timeout_ms / 1000):
+            name: str | bytes = host.encode("ascii") if host.isascii() else host
+            found = await loop.getaddrinfo(name, port, type=socket.SOCK_STREAM)
+            error: OSError | None = None
+            for family, _, _, _, address in found:
+                sock = socket.socket(family, socket.SOCK_STREAM)
+                sock.setblocking(False)
+                try:
+                    await loop.sock_connect(sock, address)
+                except OSError as failed:
+                    sock.close()
+                    error = failed
+                except BaseException:
+                    sock.close()
+                    raise
+                else:
+                    return sock, address_text(address)
+            raise error or OSError(f"{host} has no address")
+    except TimeoutError:
+        raise OSError(f"no answer in {dial.timeout_ms} ms") from None
+
+
+def listeners(runner: MemberRunner, addresses: list[tuple[str, int]]) -> list[PeerListener]:
+    """Listen on each of `addresses`. Raises OSError; then on none."""
+    socks: list[socket.socket] = []
+    try:
+        for host, port in dict.fromkeys(addresses):
+            socks.append(bound_socket(host, port))
+        return [PeerListener(runner, sock) for sock in socks]
+    except OSError:
+        for sock in socks:
+            sock.close()
+        raise

@@ -1,0 +1,195 @@
+"""LeaderZooKeeperServer: the request processors of a leader: its own clients' requests, and learners'.
+
+Sessions of the whole ensemble are tracked here, each with its owner: the learner (or this server)
+that spoke for it last. Source: LeaderZooKeeperServer, LeaderSessionTracker, LearnerHandler.run,
+PrepRequestProcessor, ZooKeeper 3.9.
+"""
+
+from __future__ import annotations
+
+import logging
+import struct
+from typing import TYPE_CHECKING, Final
+
+from zkpy.protocol.errors import DecodeError, MarshallingError, SessionExpired, SessionMoved
+from zkpy.protocol.packets import (
+    PING,
+    REQUEST,
+    REVALIDATE,
+    decode_request,
+    decode_revalidation,
+    decode_touches,
+    encode_revalidated,
+)
+from zkpy.protocol.zoodefs import OpCode
+from zkpy.quorum.learner_handler import LearnerHandler
+from zkpy.server.request import Request
+from zkpy.server.zkserver import ZooKeeperServer
+
+if TYPE_CHECKING:
+    from zkpy.datatree.tree import DataTree
+    from zkpy.quorum.leader import Leader
+    from zkpy.server.cnxn import ServerCnxn
+    from zkpy.server.settings import Config
+    from zkpy.session.auth import Id, ProviderRegistry
+
+log = logging.getLogger(__name__)
+
+_INT: Final = struct.Struct(">i")
+
+
+class LeaderZooKeeperServer(ZooKeeperServer):
+    """Serves the leader's clients, and makes the txns of everybody's."""
+
+    asynchronous_sync = True
+
+    def __init__(
+        self,
+        config: Config,
+        tree: DataTree,
+        leader: Leader,
+        auth: ProviderRegistry,
+        *,
+        now_ms: int,
+        wall_ms: int,
+    ) -> None:
+        # Who speaks for a session: a LearnerHandler, or this server. None: nobody yet.
+        self.owners: dict[int, object] = {}
+        super().__init__(config, tree, leader, auth, now_ms=now_ms, wall_ms=wall_ms)
+        self.leader = leader
+        # Only a leader starts with it; clients refused here would not be taken by anybody.
+        self.prep.last_zxid = leader.last_zxid
+
+    # ------------------------------------------------------------------ learners
+
+    def take_inbox(self) -> None:
+        """Handle what learners have sent since the last call."""
+        for handler, type, zxid, data, ids in self.leader.take_inbox():
+            if handler.link.closed:
+                continue
+            try:
+                if type == REQUEST:
+                    self._learner_request(handler, data or b"", ids)
+                elif type == PING:
+                    self._touches(data)
+                elif type == REVALIDATE:
+                    self._revalidate(handler, zxid, data or b"")
+            except DecodeError as error:
+                self.leader.drop(handler, f"malformed packet of type {type}: {error}")
+
+    def _touches(self, data: bytes | None) -> None:
+        touch = self.tracker.touch
+        now_ms = self.now_ms
+        for session_id, timeout_ms in decode_touches(data or b""):
+            touch(session_id, timeout_ms, now_ms)
+
+    def _revalidate(self, handler: LearnerHandler, zxid: int, data: bytes) -> None:
+        """A client came to a learner with a session: it is that learner's now, if it lives."""
+        session_id, timeout_ms = decode_revalidation(data)
+        valid = self.tracker.touch(session_id, timeout_ms, self.now_ms)
+        if valid:
+            self.owners[session_id] = handler
+            old = self.cnxn_of_session.get(session_id)
+            if old is not None:
+                self.close(old)
+        log.debug("Session 0x%x is valid: %s", session_id, valid)
+        handler.packet(REVALIDATE, zxid, encode_revalidated(session_id, valid))
+
+    def _learner_request(
+        self, handler: LearnerHandler, data: bytes, ids: tuple[Id, ...] | None
+    ) -> None:
+        session_id, xid, op, body = decode_request(data)
+        if op == OpCode.SYNC:
+            self.leader.sync(handler)
+            return
+        request = Request(None, session_id, xid, op, ids or (), self.now_ms)
+        code = 0
+        if op == OpCode.CREATE_SESSION:
+            if len(body) < 4:
+                raise DecodeError("createSession without a timeout")
+            self.tracker.track(session_id, _INT.unpack_from(body)[0], self.now_ms)
+            self.owners[session_id] = handler
+        elif op == OpCode.CLOSE_SESSION:
+            self.tracker.set_closing(session_id)
+        elif session_id:
+            code = self._check_session(session_id, handler)
+        self._propose(request, body, code)
+
+    def _check_session(self, session_id: int, owner: object) -> int:
+        """0, or the code with which a request for the session is refused."""
+        if session_id not in self.tree.sessions and not self.tracks(session_id):
+            return 0 if self._may_be_local(session_id) else SessionExpired.code
+        if self.tracker.is_closing(session_id):
+            return SessionExpired.code
+        known = self.owners.setdefault(session_id, owner)
+        return 0 if known is owner else SessionMoved.code
+
+    def tracks(self, session_id: int) -> bool:
+        """Whether the session is live or closing."""
+        return self.tracker.is_tracked(session_id)
+
+    def _may_be_local(self, session_id: int) -> bool:
+        """Whether a session nobody told us of can be a local one of another member."""
+        if not self.config.local_sessions_enabled:
+            return False
+        return session_id >> 56 & 0xFF != (self.config.my_id or 0) & 0xFF
+
+    def _propose(self, request: Request, body: bytes, code: int = 0) -> None:
+        """Make the txn, of an error where `code` is not 0, and start it towards a quorum."""
+        prep = self.prep
+        if code:
+            txn = prep.refuse(request, code, self.wall_ms)
+        else:
+            try:
+                txn = prep.prepare(request, body, 0, len(body), self.wall_ms)
+            except DecodeError:
+                txn = prep.refuse(request, MarshallingError.code, self.wall_ms)
+        self.in_flight.append(request)
+        self.leader.propose(request.zxid, txn)
+
+    # ------------------------------------------------------------------ own clients
+
+    def write(self, cnxn: ServerCnxn, xid: int, op: int, buf: bytes, pos: int, end: int) -> None:
+        """As the base class, unless the session has moved to another member meanwhile."""
+        if self.owners.get(cnxn.session_id) is not self and op != OpCode.CLOSE_SESSION:
+            code = self._check_session(cnxn.session_id, self)
+            if code:
+                request = Request(cnxn, cnxn.session_id, xid, op, cnxn.ids, self.now_ms)
+                cnxn.pending.append(request)
+                self._propose(request, b"", code)
+                return
+        super().write(cnxn, xid, op, buf, pos, end)
+
+    def create_session(self, cnxn: ServerCnxn) -> None:
+        """As the base class; the session is ours."""
+        super().create_session(cnxn)
+        self.owners[cnxn.session_id] = self
+
+    def revalidate_session(self, cnxn: ServerCnxn, session_id: int) -> None:
+        """As the base class; the session is ours then."""
+        if self.tracker.touch(session_id, cnxn.timeout_ms, self.now_ms):
+            self.owners[session_id] = self
+        super().revalidate_session(cnxn, session_id)
+
+    def _session_closed(self, request: Request) -> None:
+        self.owners.pop(request.session_id, None)
+        super()._session_closed(request)
+
+    # ------------------------------------------------------------------ sync
+
+    def sync_requested(self, cnxn: ServerCnxn, xid: int, body: bytes) -> None:
+        """Ask a quorum whether we still lead; what the client sent behind it waits."""
+        self.leader.sync(self.await_sync(cnxn, xid, body))
+
+    def complete_syncs(self) -> None:
+        """Answer the syncs of our clients that are proven, now that what they wait for is applied."""
+        for barrier in self.leader.take_synced():
+            assert isinstance(barrier, Request), "of a learner the leader itself takes care"
+            self.sync_completed(barrier)
+
+    # ------------------------------------------------------------------ the rest
+
+    def durable(self, zxid: int) -> None:
+        """Everything proposed up to `zxid` is on this server's disk."""
+        self.leader.durable(zxid)
+        self.commit_until(self.leader.committed_zxid)

@@ -1,0 +1,595 @@
+"""Member: one server of an ensemble, put together: election, role, request processors.
+
+    LOOKING -> elected -> Leader | Follower | Observer -> caught up: clients are served
+       ^                                                          |
+       +---- log drained, what it holds applied <---- whatever ended the role
+
+Pure: a shell (server/aio/member.py, or the simulation's) calls in and performs what comes out, once
+per loop turn: `take_appended` to the log, `outbox` links, `server.take_dirty()`, `take_effects`.
+Between two roles the tree is what the log on disk is; that is what an election advertises.
+Source: QuorumPeer, ZooKeeper 3.9.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Final
+
+from zkpy.protocol.zxid import epoch_of
+from zkpy.quorum.cnx_manager import QuorumCnxManager
+from zkpy.quorum.effects import ELECTION, Dial, Effect, RebindClientPort, RebindElectionPort, Stop
+from zkpy.quorum.election import FastLeaderElection
+from zkpy.quorum.follower import Follower
+from zkpy.quorum.leader import Leader, LeaderSettings
+from zkpy.quorum.learner_handler import LearnerHandler
+from zkpy.quorum.link import Link
+from zkpy.quorum.members import OBSERVER, Members
+from zkpy.quorum.observer import Observer
+from zkpy.quorum.reconfig import activate
+from zkpy.quorum.states import (
+    BROADCAST,
+    FOLLOWING,
+    LEADING,
+    LOOKING,
+    OBSERVING,
+    STATE_NAMES,
+)
+from zkpy.quorum.view import View
+from zkpy.quorum.vote import Vote
+from zkpy.server.idle_server import IdleZooKeeperServer
+from zkpy.server.leader_server import LeaderZooKeeperServer
+from zkpy.server.learner_server import LearnerZooKeeperServer
+from zkpy.server.member_role import MemberRole
+from zkpy.server.readonly_server import ReadOnlyZooKeeperServer
+
+if TYPE_CHECKING:
+    from random import Random
+
+    from zkpy.quorum.learner import Learner
+    from zkpy.server.config_files import ConfigFiles
+    from zkpy.server.database import ZKDatabase
+    from zkpy.server.environment import Environment
+    from zkpy.server.settings import Config
+    from zkpy.server.zkserver import ZooKeeperServer
+    from zkpy.session.auth import ProviderRegistry
+
+log = logging.getLogger(__name__)
+
+# Read-only service begins so long after the last role ended. Source: QuorumPeer.run.
+MIN_READ_ONLY_DELAY_MS: Final = 2000
+NEVER: Final = 1 << 62
+UNEXPECTED_ERROR: Final = 1
+
+
+class Member:
+    """One member, from the start of its process to the end.
+
+    `now_ms` (monotonic) and `wall_ms` (since 1970) are set by the shell before its calls; `server`
+    is whom clients talk to at present, and may be another after each call.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        database: ZKDatabase,
+        auth: ProviderRegistry,
+        *,
+        now_ms: int,
+        wall_ms: int,
+        rng: Random,
+        environment: Environment | None = None,
+        config_files: ConfigFiles | None = None,
+    ) -> None:
+        assert config.my_id is not None, "checked with the configuration"
+        self.config = config
+        self.my_id = config.my_id
+        self.database = database
+        self.auth = auth
+        self.now_ms = now_ms
+        self.wall_ms = wall_ms
+        self._rng = rng
+        self._environment = environment
+        self._config_files = config_files
+        self.view = View(self.my_id, config.members, config.last_proposed, config.reconfig_enabled)
+        self.outbox: list[Link] = []
+        self._effects: list[Effect] = []
+        self.state = LOOKING
+        self.current_vote = Vote(self.my_id, database.last_zxid, 0, database.current_epoch)
+        self.cnx_manager = QuorumCnxManager(
+            self.my_id, self.view, config, self.outbox, self._effects
+        )
+        self.election = FastLeaderElection(
+            self.my_id,
+            self.view,
+            min_notification_interval_ms=config.min_notification_interval_ms,
+            max_notification_interval_ms=config.max_notification_interval_ms,
+            unreachable=self.cnx_manager.unreachable,
+            have_delivered=self.cnx_manager.have_delivered,
+        )
+        self.zab: Leader | Learner | None = None
+        # Txns of a role that is over, still to be logged; zxid of the last one handed to the log.
+        self._left_over: list[tuple[int, bytes]] = []
+        self._logged_zxid = 0
+        self._durable_zxid = 0
+        self._draining: list[tuple[int, bytes]] | None = None
+        self._designated: Vote | None = None
+        self._zxid_before_role = database.last_zxid
+        self._saved_proposal: Members = self.view.last_proposed
+        self._looking_since_ms = now_ms
+        self._read_only_ms = NEVER
+        self._look_at_ms = NEVER
+        self.role = MemberRole(self)
+        self.server: ZooKeeperServer = self._idle_server()
+
+    # ------------------------------------------------------------------ start, inputs
+
+    def start(self) -> None:
+        """Begin to look for a leader. The election port has to be open."""
+        self.database.set_config(self.view.committed)
+        self._look()
+        self._settle()
+
+    def new_link(self, address: str) -> Link:
+        """A connection that the shell has made or accepted; `address` is the other side's."""
+        return Link(self.outbox, address)
+
+    def election_accepted(self, link: Link) -> None:
+        """Somebody connected to the election port."""
+        self.cnx_manager.accepted(link, self.now_ms)
+        self._settle()
+
+    def learner_accepted(self, link: Link) -> None:
+        """Somebody connected to the peer port."""
+        if isinstance(self.zab, Leader):
+            self.zab.accept(link, self.now_ms)
+        else:
+            link.close()  # the port is just being closed
+        self._settle()
+
+    def dialled(self, dial: Dial, link: Link) -> None:
+        """A connection that was asked for stands."""
+        if dial.purpose == ELECTION:
+            self.cnx_manager.dialled(dial, link, self.now_ms)
+        elif self.zab is not None and not isinstance(self.zab, Leader):
+            self.zab.dialled(dial, link, self.now_ms)
+        else:
+            link.close()
+        self._settle()
+
+    def dial_failed(self, dial: Dial, reason: str) -> None:
+        """A connection that was asked for could not be made."""
+        if dial.purpose == ELECTION:
+            self.cnx_manager.dial_failed(dial, reason, self.now_ms)
+        elif self.zab is not None and not isinstance(self.zab, Leader):
+            self.zab.dial_failed(dial, reason, self.now_ms)
+        self._settle()
+
+    def peer_port_open(self) -> None:
+        """Learners can connect now; nothing depends on it."""
+
+    def peer_port_failed(self, reason: str) -> None:
+        """Without a peer port nobody can follow us."""
+        if isinstance(self.zab, Leader):
+            self.zab.fail(f"Couldn't bind to the peer port: {reason}")
+        self._settle()
+
+    def received(self, link: Link, data: bytes) -> None:
+        """Bytes from another member."""
+        if link.closed or link.owner is None:
+            return
+        link.owner.received(link, data, self.now_ms)
+        self._settle()
+
+    def lost(self, link: Link, reason: str) -> None:
+        """A connection to another member is gone."""
+        if link.closed or link.owner is None:
+            return
+        link.closed = True
+        link.owner.lost(link, reason)
+        self._settle()
+
+    def drained(self, link: Link) -> None:
+        """The network has taken all that was queued on `link`: there may be more to send."""
+        if isinstance(link.owner, LearnerHandler):
+            link.owner.pump(self.now_ms)
+
+    def durable(self, zxid: int) -> None:
+        """Everything that was taken from `take_appended`, up to `zxid`, is on disk."""
+        self._durable_zxid = zxid
+        if self.zab is None:
+            if self._draining is not None:
+                self._drained()
+        else:
+            self.zab.durable(zxid)
+        self._settle()
+
+    # ------------------------------------------------------------------ outputs
+
+    def take_appended(self) -> list[tuple[int, bytes]]:
+        """What is to be logged, in zxid order. The end of a turn: batches leave for the peers."""
+        appended = self._left_over
+        if appended:
+            self._left_over = []
+        if self.zab is not None:
+            if self.view.last_proposed is not self._saved_proposal:
+                self._save_proposal()
+            more = self.zab.take_appended()
+            appended = appended + more if appended else more
+        if appended:
+            self._logged_zxid = appended[-1][0]
+            # After a TRUNC zxids start lower than what was once durable.
+            self._durable_zxid = min(self._durable_zxid, appended[0][0] - 1)
+        return appended
+
+    def take_effects(self) -> list[Effect]:
+        """What else the shell is to do, in order."""
+        effects = self._effects[:]
+        self._effects.clear()  # the list is shared
+        return effects
+
+    # ------------------------------------------------------------------ time
+
+    def next_timer_ms(self) -> int:
+        """When `tick` has something to do next (monotonic ms)."""
+        due = min(self.cnx_manager.next_timer_ms(), self._read_only_ms, self._look_at_ms)
+        if self.state == LOOKING and self._draining is None:
+            due = min(due, self.election.next_timer_ms())
+        if self.zab is not None:
+            due = min(due, self.zab.next_timer_ms())
+        return min(due, self.server.next_timer_ms())
+
+    def tick(self) -> None:
+        """Time has passed."""
+        now_ms = self.now_ms
+        if now_ms >= self._look_at_ms:
+            self._look_at_ms = NEVER
+            self._elect()
+        self.cnx_manager.tick(now_ms)
+        if self.state == LOOKING and self._draining is None and self._look_at_ms == NEVER:
+            self.election.tick(now_ms)
+        if self.zab is not None:
+            self.zab.tick(now_ms)
+        if now_ms >= self._read_only_ms:
+            self._serve_read_only()
+        self._tell_time()
+        self.server.tick()
+        self._settle()
+
+    def _tell_time(self) -> None:
+        self.server.now_ms = self.now_ms
+        self.server.wall_ms = self.wall_ms
+
+    # ------------------------------------------------------------------ what follows from inputs
+
+    def _settle(self) -> None:
+        """After every call: carry results from one machine to the next until all are at rest."""
+        self._tell_time()
+        self._settle_election()
+        zab = self.zab
+        while zab is not None:
+            if isinstance(zab, Leader):
+                self._settle_leader(zab)
+            else:
+                self._settle_learner(zab)
+            if zab.failed is not None and zab is self.zab:
+                self._leave(zab.failed)
+            if zab is self.zab:
+                break
+            zab = self.zab
+        self._settle_election()
+
+    def _settle_election(self) -> None:
+        cnx_manager, election = self.cnx_manager, self.election
+        while True:
+            received = cnx_manager.take_received()
+            for sid, payload in received:
+                election.received(sid, payload, self.now_ms, self.state, self.current_vote)
+            messages = election.take_messages()
+            for sid, payload in messages:
+                cnx_manager.send(sid, payload, self.now_ms)
+            if not received and not messages:
+                break
+        if self.state != LOOKING or self._draining is not None:
+            return
+        newer = election.take_newer_config()
+        if newer is not None:
+            self._activate(newer, None, -1)
+            self._elect()
+        elif election.elected is not None and self._look_at_ms == NEVER:
+            self._begin_role(election.elected, election.elected_state)
+
+    # ------------------------------------------------------------------ LOOKING
+
+    def _look(self) -> None:
+        log.info("LOOKING")
+        self.state = LOOKING
+        self._looking_since_ms = self.now_ms
+        if self.config.read_only_mode_enabled:
+            delay_ms = max(MIN_READ_ONLY_DELAY_MS, self.config.tick_time_ms)
+            self._read_only_ms = self.now_ms + delay_ms
+        self._elect()
+
+    def _elect(self) -> None:
+        database = self.database
+        zxid = database.last_zxid
+        self.current_vote = Vote(
+            self.my_id, zxid, self.election.logical_clock, database.current_epoch
+        )
+        self.election.look(self.now_ms, zxid, database.current_epoch)
+
+    def _idle_server(self) -> ZooKeeperServer:
+        server = IdleZooKeeperServer(
+            self.config, self.database.tree, self.auth, now_ms=self.now_ms, wall_ms=self.wall_ms
+        )
+        return self._equip(server)
+
+    def _equip(self, server: ZooKeeperServer) -> ZooKeeperServer:
+        if self._environment is not None:
+            server.environment = self._environment
+        server.role = self.role
+        return server
+
+    def _serve_read_only(self) -> None:
+        self._read_only_ms = NEVER
+        if self.state != LOOKING:
+            return
+        log.info("Starting read-only server, as no leader was found")
+        self._replace_server(
+            ReadOnlyZooKeeperServer(
+                self.config, self.database.tree, self.auth, now_ms=self.now_ms, wall_ms=self.wall_ms
+            )
+        )
+
+    def _replace_server(self, server: ZooKeeperServer) -> None:
+        """Clients of the old one are hung up on: they find their way back, or to another member."""
+        old = self.server
+        for cnxn in list(old.cnxns):
+            old.close(cnxn)
+        # What it still has to send, and the sockets to close.
+        server.dirty.extend(old.take_dirty())
+        self.server = self._equip(server)
+        self._tell_time()
+
+    # ------------------------------------------------------------------ roles
+
+    def _begin_role(self, vote: Vote, state: int) -> None:
+        took_ms = self.now_ms - self._looking_since_ms
+        self.current_vote = vote
+        self.state = state
+        self._read_only_ms = NEVER
+        log.info("Peer state changed: %s", STATE_NAMES[state].lower())
+        log.info("%s - LEADER ELECTION TOOK - %d MS", STATE_NAMES[state], took_ms)
+        self._replace_server(self._idle_server())
+        self._zxid_before_role = self.database.last_zxid
+        if state == LEADING:
+            leader = self._new_leader()
+            self.zab = leader
+            leader.lead(self.now_ms)
+        else:
+            self.zab = self._new_learner(state)
+            self.zab.follow(vote, self.now_ms)
+
+    def _new_leader(self) -> Leader:
+        config = self.config
+        settings = LeaderSettings(
+            tick_time_ms=config.tick_time_ms,
+            init_limit_ticks=config.init_limit_ticks,
+            sync_limit_ticks=config.sync_limit_ticks,
+            max_record_bytes=self._max_record_bytes,
+            snapshot_size_factor=config.snapshot_size_factor,
+            force_snapshot=config.force_snapshot_sync,
+            max_snap_syncs=config.max_concurrent_snap_syncs,
+            max_diff_syncs=config.max_concurrent_diff_syncs,
+            max_wait_for_epoch_ms=config.max_time_to_wait_for_epoch_ms,
+        )
+        return Leader(
+            self.my_id,
+            self.view,
+            self.database,
+            settings,
+            self.outbox,
+            self._effects,
+            self.now_ms,
+        )
+
+    def _new_learner(self, state: int) -> Learner:
+        config = self.config
+        kind = Observer if state == OBSERVING else Follower
+        return kind(
+            self.my_id,
+            self.view,
+            self.database,
+            tick_time_ms=config.tick_time_ms,
+            init_limit_ticks=config.init_limit_ticks,
+            sync_limit_ticks=config.sync_limit_ticks,
+            connect_limit_ticks=config.connect_to_learner_master_limit_ticks,
+            max_record_bytes=self._max_record_bytes,
+            outbox=self.outbox,
+            effects=self._effects,
+            now_ms=self.now_ms,
+            retry_delay_ms=config.leader_connect_delay_during_retry_ms,
+        )
+
+    @property
+    def _max_record_bytes(self) -> int:
+        return self.config.jute_max_buffer_bytes + self.config.jute_max_buffer_extra_size_bytes
+
+    def _settle_leader(self, leader: Leader) -> None:
+        server = self.server
+        if leader.phase == BROADCAST and not isinstance(server, LeaderZooKeeperServer):
+            self._serve_as_leader(leader)
+            server = self.server
+        if not isinstance(server, LeaderZooKeeperServer):
+            return
+        server.commit_until(leader.committed_zxid)
+        while leader.reconfigured and leader is self.zab:
+            members, designated, zxid = leader.reconfigured[0]
+            if self._activate(members, designated, zxid):
+                self._leave("the configuration changed")
+                return
+            leader.reconfig_activated()
+            server.commit_until(leader.committed_zxid)
+        server.take_inbox()
+
+    def _serve_as_leader(self, leader: Leader) -> None:
+        assert leader.new_epoch is not None
+        self.current_vote = self.current_vote.with_peer_epoch(leader.new_epoch)
+        while leader.reconfigured:
+            members, designated, zxid = leader.reconfigured[0]
+            if self._activate(members, designated, zxid):
+                self._leave("the configuration changed")
+                return
+            leader.reconfig_activated()
+        self.database.set_config(self.view.committed)
+        self._replace_server(
+            LeaderZooKeeperServer(
+                self.config,
+                self.database.tree,
+                leader,
+                self.auth,
+                now_ms=self.now_ms,
+                wall_ms=self.wall_ms,
+            )
+        )
+
+    def _settle_learner(self, learner: Learner) -> None:
+        if learner.phase != BROADCAST:
+            return
+        server = self.server
+        if not isinstance(server, LearnerZooKeeperServer):
+            if not self._activate_learned(learner):
+                return
+            self.current_vote = self.current_vote.with_peer_epoch(learner.new_epoch)
+            server = LearnerZooKeeperServer(
+                self.config,
+                self.database,
+                learner,
+                self.auth,
+                now_ms=self.now_ms,
+                wall_ms=self.wall_ms,
+            )
+            self._replace_server(server)
+        items = learner.take_delivered()
+        if items:
+            server.deliver(items)
+        self._activate_learned(learner)
+
+    def _activate_learned(self, learner: Learner) -> bool:
+        """Activate what the leader has committed; False if that ended our role."""
+        while learner.reconfigured:
+            members, designated, zxid = learner.reconfigured.pop(0)
+            if self._activate(members, designated, zxid):
+                self._leave("the configuration changed")
+                return False
+        return True
+
+    # ------------------------------------------------------------------ configuration
+
+    def _save_proposal(self) -> None:
+        """A configuration was proposed: durable before it is acknowledged."""
+        self._saved_proposal = self.view.last_proposed
+        if self._config_files is not None:
+            self._config_files.proposed(self.view.last_proposed, self.view.committed)
+
+    def _activate(self, members: Members, designated: int | None, zxid: int) -> bool:
+        """Make `members` the committed configuration; whether our role is over by that."""
+        result = activate(
+            self.view,
+            members,
+            designated,
+            current_leader=self.current_vote.leader,
+            client_address=self._client_address(),
+        )
+        if result.activated and self._config_files is not None:
+            self._config_files.activated(self.view.committed, self.view.last_proposed)
+            self._saved_proposal = self.view.last_proposed
+        if result.node_due:
+            self.database.set_config(self.view.committed)
+        if not result.changed:
+            return False
+        own = self.view.server(self.my_id)
+        if result.election_addresses_changed and own is not None:
+            self._effects.append(RebindElectionPort(own.election_addresses))
+        self.cnx_manager.restart()
+        if result.client_address is not None:
+            self._effects.append(RebindClientPort(result.client_address))
+        if not result.leaves_role:
+            return False
+        if result.designated_leader is not None:
+            vote = self.current_vote
+            self._designated = Vote(
+                result.designated_leader, zxid, vote.election_epoch, epoch_of(zxid)
+            )
+        return True
+
+    def _client_address(self) -> tuple[str, int] | None:
+        port = self.config.client_port
+        return None if port is None else (self.config.client_port_address, port)
+
+    # ------------------------------------------------------------------ the end of a role
+
+    def _leave(self, reason: str) -> None:
+        """Hang up on everybody; look again once the log has all it was given.
+
+        Our disk then may hold more than was committed: those txns are applied as well, so that the
+        election is told what we really have, and the next leader can take them back.
+        """
+        zab = self.zab
+        assert zab is not None
+        log.warning("%s ended: %s", STATE_NAMES[self.state], reason)
+        if isinstance(zab, Leader):
+            pending = list(zab.outstanding)
+        else:
+            pending = list(zab.pending)
+        self._left_over += zab.take_appended()
+        zab.close()
+        self.zab = None
+        fatal = getattr(zab, "fatal_exit_code", None)
+        if fatal is not None:
+            self._effects.append(Stop(fatal, reason))
+        self._reload = not isinstance(zab, Leader) and zab.database_dirty
+        self._replace_server(self._idle_server())
+        self.state = LOOKING
+        self.current_vote = Vote(
+            self.my_id,
+            self.database.last_zxid,
+            self.election.logical_clock,
+            self.database.current_epoch,
+        )
+        self._draining = pending
+        if not self._left_over and self._durable_zxid >= self._logged_zxid:
+            self._drained()
+
+    def _drained(self) -> None:
+        """Continue `_leave` when the log is on disk."""
+        if self._left_over or self._durable_zxid < self._logged_zxid:
+            return
+        pending, self._draining = self._draining, None
+        database = self.database
+        if self._reload:
+            database.reload()
+        else:
+            database.tree.count_digest = True
+            if database.last_zxid & 0xFFFFFFFF == 0 and database.last_zxid > self._zxid_before_role:
+                # The mark of an epoch in which nothing was written: no txn on disk has it.
+                database.last_zxid = self._zxid_before_role
+            for zxid, txn in pending or ():
+                database.apply(zxid, txn)
+        self.database.set_config(self.view.committed)
+        self._replace_server(self._idle_server())
+        designated, self._designated = self._designated, None
+        if designated is not None:
+            state = LEADING if designated.leader == self.my_id else FOLLOWING
+            if state == FOLLOWING and self.view.my_role == OBSERVER:
+                state = OBSERVING
+            self._looking_since_ms = self.now_ms
+            self._begin_role(designated, state)
+            return
+        was_observer = self.view.my_role == OBSERVER
+        if was_observer and self.config.observer_election_delay_ms > 0:
+            # Not all observers at once upon the voters, when a leader is lost.
+            delay_ms = self._rng.randrange(self.config.observer_election_delay_ms)
+            self._look_at_ms = self.now_ms + delay_ms
+            self.state = LOOKING
+        else:
+            self._look()
