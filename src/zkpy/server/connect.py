@@ -46,8 +46,9 @@ class Handshake:
         if len(data) < 4 + length or not 0 <= length <= server.max_frame:
             server.keep(cnxn, data, 0)
             return
+        body = data[4 : 4 + length]
         try:
-            request, offset = ConnectRequest.decode(data[4 : 4 + length])
+            request, offset = ConnectRequest.decode(body)
         except DecodeError:
             server.close(cnxn)
             return
@@ -59,7 +60,7 @@ class Handshake:
         # What the client pipelined behind it waits until the session is there.
         cnxn.held = True
         cnxn.rest += data[4 + length :]
-        self._connect(cnxn, request)
+        self._connect(cnxn, request, length > offset and body[offset] != 0)
 
     def _command(self, cnxn: ServerCnxn, name: str, data: bytes) -> None:
         server = self.server
@@ -77,15 +78,14 @@ class Handshake:
             server.stats.packets_sent += 1
         server.close(cnxn)
 
-    def _connect(self, cnxn: ServerCnxn, request: ConnectRequest) -> None:
+    def _connect(self, cnxn: ServerCnxn, request: ConnectRequest, takes_read_only: bool) -> None:
         server = self.server
         if not server.serving:
             server.stats.count("cnxn_closed_without_zk_server_running")
             server.close(cnxn)
             return
-        if not server.admits_session(request.sessionId != 0) or not server.admits_client(
-            cnxn, request
-        ):
+        renewed = request.sessionId != 0
+        if not server.admits_session(renewed) or not server.admits_client(request, takes_read_only):
             server.close(cnxn)
             return
         last_zxid = server.caught_up_zxid
@@ -144,7 +144,7 @@ class Handshake:
         self.server.resume(cnxn)
 
     def _respond(self, cnxn: ServerCnxn, timeout_ms: int, session_id: int, passwd: bytes) -> None:
-        flag = b"\0" if cnxn.read_only_flag else b""
+        flag = bytes((self.server.read_only,)) if cnxn.read_only_flag else b""
         cnxn.out += _RESPONSE.pack(36 + len(flag), 0, timeout_ms, session_id, 16) + passwd + flag
         cnxn.stats.sent += 1
         self.server.stats.packets_sent += 1

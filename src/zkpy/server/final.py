@@ -42,7 +42,7 @@ def apply_request(tree: DataTree, request: Request) -> tuple[int, bytes]:
     if txn is not None:
         result = apply_txn(tree, request.header(), txn)
         err = result.err
-        body = b"" if err else _reply(tree, result)
+        body = b"" if err else reply_of(tree, result)
     else:
         err = 0
         parts = request.parts
@@ -95,7 +95,7 @@ def _apply_multi(tree: DataTree, request: Request) -> bytes:
     return b"".join(out)
 
 
-def _reply(tree: DataTree, result: TxnResult) -> bytes:
+def reply_of(tree: DataTree, result: TxnResult) -> bytes:
     """The record behind the header of a successful write; `result` was applied just now."""
     type = result.type
     if type == OpCode.MULTI:
@@ -104,6 +104,9 @@ def _reply(tree: DataTree, result: TxnResult) -> bytes:
         return b""
     if type == OpCode.SET_DATA or type == OpCode.SET_ACL:
         return tree.wire_stat(result.node)
+    if type == OpCode.RECONFIG:
+        data = result.node.data or b""
+        return _INT.pack(len(data)) + data + tree.wire_stat(result.node)
     path = encode_text(result.path)
     if type == OpCode.CREATE:
         return _INT.pack(len(path)) + path

@@ -94,8 +94,9 @@ MAX_UNREAD_BYTES: Final = 64 * 1024 * 1024
 # A ready frame that waits for its turn among the deferred requests of a connection. Not a number a
 # client can send: opcodes are 32 bits.
 READY: Final = 1 << 32
-# The same for an error, of which only the code is known yet.
+# The same for an error, of which only the code is known yet, and for a record.
 REFUSED: Final = READY + 1
+RECORD: Final = READY + 2
 
 WRITES: Final = frozenset(
     {
@@ -129,6 +130,8 @@ class ZooKeeperServer:
     # Whether applying computes the digest, to be compared with the one in the txn. Who makes the
     # txns knows it already.
     counts_digest: bool = False
+    # Whether clients are told so, and only served if they do not mind.
+    read_only: bool = False
 
     def __init__(
         self,
@@ -246,7 +249,7 @@ class ZooKeeperServer:
         """How likely the connection throttle is to turn away a client now, 0 to 1."""
         return 0.0 if self._throttle is None else self._throttle.drop
 
-    def admits_client(self, cnxn: ServerCnxn, request: ConnectRequest) -> bool:
+    def admits_client(self, request: ConnectRequest, takes_read_only: bool) -> bool:
         """Whether this server may serve the client at all; else its connection is closed."""
         return True
 
@@ -496,12 +499,8 @@ class ZooKeeperServer:
     def write(self, cnxn: ServerCnxn, xid: int, op: int, buf: bytes, pos: int, end: int) -> None:
         """Prepare and propose a write whose body is buf[pos:end]."""
         request = Request(cnxn, cnxn.session_id, xid, op, cnxn.ids, self.now_ms)
-        if end - pos > self._large_threshold:
-            if not self._admits(end - pos):
-                self.finish(cnxn)
-                return
-            request.large_bytes = end - pos
-            self._large_bytes += request.large_bytes
+        if end - pos > self._large_threshold and not self._take_room(request, end - pos):
+            return
         try:
             txn = self.prep.prepare(request, buf, pos, end, self.wall_ms)
         except DecodeError:
@@ -515,6 +514,16 @@ class ZooKeeperServer:
             self.tracker.set_closing(cnxn.session_id)
             cnxn.rest.clear()
             cnxn.finishing = True
+
+    def _take_room(self, request: Request, size: int) -> bool:
+        """A large request takes its share of the memory for such, or ends its connection."""
+        if not self._admits(size):
+            assert request.cnxn is not None, "a client's"
+            self.finish(request.cnxn)
+            return False
+        request.large_bytes = size
+        self._large_bytes += size
+        return True
 
     def submit(self, session_id: int, op: int, body: bytes, cnxn: ServerCnxn | None) -> None:
         """Put a request of the server itself on its way: sessions, expiry, containers."""
@@ -546,7 +555,12 @@ class ZooKeeperServer:
         self.stats.writes_served(
             count, total_ms, now_ms - newest.received_ms, now_ms - oldest.received_ms
         )
-        if self._stalled and len(in_flight) < self._throttle_requests:
+        if self._stalled:
+            self._let_in()
+
+    def _let_in(self) -> None:
+        """Connections that waited for room in the pipeline go on, if there is some."""
+        if len(self.in_flight) < self._throttle_requests:
             for cnxn in self._stalled:
                 self.mark_dirty(cnxn)
 
@@ -653,6 +667,9 @@ class ZooKeeperServer:
             elif op == REFUSED:
                 self.reads.refuse(cnxn, xid, int.from_bytes(body, "big", signed=True))
                 ready += 1
+            elif op == RECORD:
+                self.reads.reply(cnxn, xid, body)
+                ready += 1
             else:
                 last_xid, last_op = xid, op
                 self.reads.handlers[op](cnxn, xid, body, 0, len(body), ids)
@@ -695,6 +712,15 @@ class ZooKeeperServer:
             self.stats.packets_sent += 1
             self.mark_dirty(cnxn)
 
+    def answer_record(self, cnxn: ServerCnxn, xid: int, record: bytes) -> None:
+        """A success without a txn; the zxid shown is the one applied at its turn."""
+        if cnxn.pending:
+            cnxn.pending.append((xid, RECORD, record, ()))
+        else:
+            self.reads.reply(cnxn, xid, record)
+            self.stats.packets_sent += 1
+            self.mark_dirty(cnxn)
+
     # ------------------------------------------------------------------ time
 
     def next_timer_ms(self) -> int:
@@ -707,14 +733,18 @@ class ZooKeeperServer:
 
     def tick(self) -> None:
         """Expire sessions and connections without one; propose removals of containers."""
-        for session_id in self.tracker.expired(self.now_ms):
-            log.info("Expiring session 0x%x", session_id & (1 << 64) - 1)
-            self.stats.stale_sessions_expired += 1
-            self.submit(session_id, OpCode.CLOSE_SESSION, b"", None)
+        self.expire_sessions()
         self.expire_connections()
         for path in self.containers.due(self.now_ms, self.wall_ms):
             text = path.encode()
             self.submit(0, OpCode.DELETE_CONTAINER, _INT.pack(len(text)) + text, None)
+
+    def expire_sessions(self) -> None:
+        """Begin to close the sessions whose time has come."""
+        for session_id in self.tracker.expired(self.now_ms):
+            log.info("Expiring session 0x%x", session_id & (1 << 64) - 1)
+            self.stats.stale_sessions_expired += 1
+            self.submit(session_id, OpCode.CLOSE_SESSION, b"", None)
 
     def expire_connections(self) -> None:
         """Close those that have been without a session for too long."""
