@@ -86,11 +86,14 @@ class DataTree:
         root = DataNode(b"", OPEN_UNSAFE_ACL_ID, EMPTY_STAT)
         self.nodes[""] = self.nodes["/"] = root
         self.add_loaded_node("/zookeeper", DataNode(b"", OPEN_UNSAFE_ACL_ID, EMPTY_STAT))
-        config_acl = self.acl_cache.add(READ_ACL_UNSAFE)
-        config_stat = _pack_node(0, 0, 0, 0, 0, 0, 0, -1, 0)
-        self.add_loaded_node(CONFIG_NODE, DataNode(b"", config_acl, config_stat))
+        self._add_config_node()
         self.add_loaded_node(QUOTA_ROOT, DataNode(b"", OPEN_UNSAFE_ACL_ID, EMPTY_STAT))
         self.digest = tree_digest(self.nodes)
+
+    def _add_config_node(self) -> None:
+        acl = self.acl_cache.add(READ_ACL_UNSAFE)
+        stat = _pack_node(0, 0, 0, 0, 0, 0, 0, -1, 0)
+        self.add_loaded_node(CONFIG_NODE, DataNode(b"", acl, stat))
 
     # ------------------------------------------------------------------ reading
 
@@ -295,6 +298,19 @@ class DataTree:
             acls = self.acls_of(node)
             self.data_watches.trigger(path, EventType.NODE_DATA_CHANGED, zxid, acls)
         return node
+
+    def set_config(self, data: bytes, version: int, time_ms: int) -> None:
+        """Write the configuration of that `version`, a zxid, to its node, without a txn.
+
+        Nothing happens, and no watch fires, if the node has it: from its txn, or from a snapshot.
+        Source: ZKDatabase.initConfigInZKDatabase.
+        """
+        node = self.nodes.get(CONFIG_NODE)
+        if node is None:
+            self._add_config_node()  # a snapshot of a server older than 3.5
+        elif node.data == data and _unpack_node(node.stat)[1] == version:
+            return
+        self.set_data(CONFIG_NODE, data, -1, version, time_ms)
 
     def set_acl(self, path: str, acls: Acls, version: int) -> DataNode:
         """Give a node a new ACL list and `version` (the aversion). Raises NoNode."""

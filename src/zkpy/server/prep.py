@@ -7,13 +7,14 @@ Source: PrepRequestProcessor, ZooKeeper 3.9; order of checks as clients observe 
 
 from __future__ import annotations
 
+import logging
 import struct
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 from zkpy.datatree.node import CONTAINER_OWNER, EPHEMERAL, NODE_STAT, ttl_owner, wrap32
 from zkpy.datatree.quota import StatsTrack, limits_path, stats_path
-from zkpy.datatree.tree import RESERVED_PATHS, DataTree
+from zkpy.datatree.tree import CONFIG_NODE, RESERVED_PATHS, DataTree
 from zkpy.protocol.acl import OPEN_ACL_UNSAFE, Acls
 from zkpy.protocol.errors import (
     BadArguments,
@@ -44,6 +45,7 @@ from zkpy.protocol.txns import (
     ErrorTxn,
     MultiTxn,
     SetACLTxn,
+    SetDataTxn,
     SubTxn,
     encode_digest,
     encode_header,
@@ -69,7 +71,22 @@ from zkpy.server.decode import (
 from zkpy.server.request import Request
 
 if TYPE_CHECKING:
+    from typing import Protocol
+
+    from zkpy.quorum.members import Members
     from zkpy.session.auth import Id, ProviderRegistry
+
+    class Ensemble(Protocol):
+        """What a leader knows of its members."""
+
+        def new_members(self, request: ReconfigRequest, zxid: int) -> Members:
+            """The members that `request` asks for, `zxid` as their version. Raises KeeperError."""
+
+        def propose_reconfig(self, zxid: int, members: Members) -> None:
+            """`zxid`, proposed next, will make `members` the committed configuration."""
+
+
+log = logging.getLogger(__name__)
 
 _INT: Final = struct.Struct(">i")
 _INT2: Final = struct.Struct(">ii")
@@ -110,6 +127,8 @@ class PrepRequestProcessor:
         self.close_session_paths = close_session_paths
         self.reconfig_enabled = reconfig_enabled
         self.max_record_bytes = max_record_bytes
+        # Set by a leader; without, there are no members to change.
+        self.ensemble: Ensemble | None = None
         self.last_zxid = tree.last_processed_zxid
         # Refusals for quota, by top-level name.
         self.quota_exceeded: dict[str, int] = {}
@@ -415,10 +434,28 @@ class PrepRequestProcessor:
         return CheckVersionTxn(record.path or "/", wrap32(current + 1))
 
     def _make_reconfig(self, request: Request, buf: bytes, pos: int, end: int) -> bytes:
-        ReconfigRequest.decode(buf[pos:end])
+        asked, _ = ReconfigRequest.decode(buf[pos:end])
         if not self.reconfig_enabled:
+            log.error("Reconfig operation requested but reconfig feature is disabled.")
             raise ReconfigDisabled
-        raise Unimplemented  # standalone: there is no ensemble to change
+        if self.ensemble is None:
+            raise Unimplemented  # standalone: there is no ensemble to change
+        if self.auth.skip_acl:
+            log.warning("skipACL is set, reconfig operation will skip ACL checks!")
+        members = self.ensemble.new_members(asked, request.zxid)
+        record = self.outstanding.record(CONFIG_NODE)
+        # Last: who may not do it is told first what else is wrong with it.
+        self._check_acls(record.acls, Perms.WRITE, request.ids)
+        self.ensemble.propose_reconfig(request.zxid, members)
+        assert record.stat is not None
+        czxid, _, pzxid, ctime, _, _, cversion, aversion, owner = _unpack_node(record.stat)
+        old = self.outstanding.digest_of(record)
+        record.data = members.text().encode()
+        record.stat = _pack_node(
+            czxid, request.zxid, pzxid, ctime, request.time, -1, cversion, aversion, owner
+        )
+        self.outstanding.put(request.changes, record, old)
+        return self._generic(request, SetDataTxn(CONFIG_NODE, record.data, -1))
 
     # ------------------------------------------------------------------ multi
 
