@@ -35,6 +35,8 @@ NO_OWNER: Final = bytes(8)
 # Nodes per slice: about 100 us of work.
 SLICE_NODES: Final = 64
 TERMINATOR: Final = b"\x00\x00\x00\x01/"
+# Ends a stream to a learner. Source: LearnerHandler.run.
+SIGNATURE: Final = b"\x00\x00\x00\x0aBenWasHere"
 
 
 def encode_node(path: str, node: DataNode) -> bytes:
@@ -72,6 +74,12 @@ def serialize_tree(tree: DataTree) -> Iterator[bytes]:
     yield encode_node("", tree.nodes[""])
     yield from _serialize_below(tree)
     yield TERMINATOR
+
+
+def serialize_stream(tree: DataTree) -> Iterator[bytes]:
+    """What follows a SNAP packet: the tree as `serialize_tree` yields it, and the signature."""
+    yield from serialize_tree(tree)
+    yield SIGNATURE
 
 
 def _serialize_below(tree: DataTree) -> Iterator[bytes]:
@@ -342,3 +350,34 @@ def _parse_nodes(
             source.pos = pos = stop + ACL_AND_STAT_BYTES
             yield buf[start:end], data, acl, first + pzxid + middle + owner, owner
         source.refill()
+
+
+class TreeReceiver:
+    """Reads what `serialize_stream` yields, as it comes over a connection."""
+
+    def __init__(self, tree: DataTree, limit_bytes: int) -> None:
+        """`tree` is new; lengths up to `limit_bytes` are believed."""
+        self._tree = tree
+        self._limit = limit_bytes
+        self._received = bytearray()
+        self._complete = False
+
+    def feed(self, data: bytes) -> bytes | None:
+        """None: more is needed. Else the stream is complete, and this is what follows it.
+
+        Raises DecodeError for what is no such stream (also a wrong signature).
+        """
+        self._received += data
+        if SIGNATURE not in self._received:
+            return None
+        source = SnapshotInput(iter((bytes(self._received),)))
+        deserialize_tree(source, self._tree, self._limit)
+        if source.take(len(SIGNATURE)) != SIGNATURE:
+            raise DecodeError("Missing signature")
+        self._complete = True
+        return source.buf[source.pos :]
+
+    def finished_tree(self) -> DataTree:
+        """The tree, once the stream is complete."""
+        assert self._complete, "the stream has ended"
+        return self._tree

@@ -18,7 +18,7 @@ from zlib import adler32
 
 from zkpy.persistence.errors import CorruptFile
 from zkpy.persistence.files import logs_from, logs_in
-from zkpy.protocol.zxid import counter_of, epoch_of
+from zkpy.protocol.zxid import counter_of, epoch_of, make_zxid
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -60,13 +60,19 @@ class LogReader:
         self.offset = 0
 
     def records(
-        self, from_zxid: int, *, after: int | None = None, until: int | None = None
+        self,
+        from_zxid: int,
+        *,
+        after: int | None = None,
+        until: int | None = None,
+        strict: bool = False,
     ) -> Iterator[tuple[int, bytes]]:
         """Yield (zxid, txn) of every record with a zxid of at least `from_zxid`.
 
         `after`: the zxid (of a snapshot) which the first of them must continue without a hole.
         `until`: stop behind this zxid; a log that is being written must not be read beyond what
         is durable.
+        `strict`: an epoch has to begin with counter 1, else records are missing.
         Raises CorruptFile and DiskReadError.
         """
         previous = after
@@ -84,7 +90,8 @@ class LogReader:
                 if previous is None or zxid == previous + 1:
                     previous = zxid
                 elif zxid > previous:
-                    if epoch_of(zxid) == epoch_of(previous):
+                    in_epoch = epoch_of(zxid) == epoch_of(previous)
+                    if in_epoch or (strict and counter_of(zxid) > 1):
                         self._hole(previous, zxid, passed_over)
                     if counter_of(zxid) > 1:
                         log.warning("%s begins its epoch at zxid %#x", path, zxid)
@@ -102,8 +109,11 @@ class LogReader:
             log.error("%d records had a zxid not above the one before", backwards)
 
     def _hole(self, previous: int, zxid: int, passed_over: str) -> NoReturn:
-        missing = f"{previous + 1:#x}"
-        if zxid - 1 > previous + 1:
+        first = previous + 1
+        if epoch_of(zxid) != epoch_of(previous):
+            first = make_zxid(epoch_of(zxid), 1)
+        missing = f"{first:#x}"
+        if zxid - 1 > first:
             missing += f" to {zxid - 1:#x}"
         reason = f"record {zxid:#x} follows {previous:#x}; missing: {missing}{passed_over}"
         raise CorruptFile(self.path, reason, self.offset)

@@ -263,6 +263,18 @@ class FileSnap:
             self._disk.remove(f"{self.directory}/{name}")
             self._disk.fsync_dir(self.directory)
 
+    def remove_others(self, path: str) -> None:
+        """Remove all snapshots but the one at `path`, newest first. Raises DiskError."""
+        removed = False
+        for _, name in snapshots_in(self._disk, self.directory):
+            other = f"{self.directory}/{name}"
+            if other != path:
+                log.info("removing %s: the log does not lead from it to %s", other, path)
+                self._disk.remove(other)
+                removed = True
+        if removed:
+            self._disk.fsync_dir(self.directory)
+
     # ------------------------------------------------------------------ reading
 
     def find_valid(self, limit: int = MAX_TRIES) -> list[tuple[int, str]]:

@@ -235,6 +235,18 @@ class FileTxnSnapLog:
         """Write a snapshot of `tree` at once; returns its path. Raises DiskWriteError."""
         return self.snap.save(tree).path
 
+    def replace(self, tree: DataTree) -> None:
+        """Make `tree`, which came from a leader, all there is on disk: nothing leads to it.
+
+        Log records and snapshots of the past go once the new snapshot is durable. They must not
+        be replayed on top of it, nor be what a damaged snapshot is replaced with, nor be sent to
+        a learner (ZOOKEEPER-2846). Raises DiskError.
+        """
+        self.log.close()
+        kept = self.save(tree)
+        self.log.clear(tree.last_processed_zxid)
+        self.snap.remove_others(kept)
+
     def truncate(self, zxid: int, on_txn: OnTxn | None = None) -> LoadedDatabase | None:
         """Go back to `zxid`: forget all later txns, on disk too; return the database as of then.
 

@@ -300,6 +300,15 @@ class FileTxnLog:
         self.last_zxid = min(self.last_zxid, zxid)
         self.durable_zxid = min(self.durable_zxid, zxid)
 
+    def clear(self, zxid: int) -> None:
+        """Remove all files, newest first; the next txn will be behind `zxid`. Raises DiskError."""
+        self.close()
+        for start in reversed(logs_in(self._disk, self.directory)):
+            self._disk.remove(f"{self.directory}/log.{start:x}")
+            # One by one: whenever a crash comes, a prefix is left.
+            self._disk.fsync_dir(self.directory)
+        self.last_zxid = self.durable_zxid = zxid
+
     def _cut(self, path: str, zxid: int) -> None:
         end = HEADER_BYTES
         for found, txn in FileReader(self._disk, path, self._max_record_bytes, True).records():

@@ -13,11 +13,11 @@ Proposal = tuple[int, bytes]
 class CommittedLog:
     """The last `limit` committed txns, (zxid, encoded txn), zxids rising and without a hole."""
 
-    __slots__ = ("_limit", "proposals")
+    __slots__ = ("limit", "proposals")
 
     def __init__(self, limit: int) -> None:
         assert limit > 0, "a DIFF needs something to send"
-        self._limit = limit
+        self.limit = limit
         self.proposals: deque[Proposal] = deque(maxlen=limit)
 
     @property
@@ -48,3 +48,8 @@ class CommittedLog:
     def clear(self) -> None:
         """Forget all: the state was replaced."""
         self.proposals.clear()
+
+    def replace(self, other: CommittedLog) -> None:
+        """Take over what `other` has noted."""
+        self.proposals.clear()
+        self.proposals.extend(other.proposals)

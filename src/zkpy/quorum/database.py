@@ -49,8 +49,8 @@ if TYPE_CHECKING:
         def write_current_epoch(self, epoch: int) -> None:
             """Durable on return. Raises DiskWriteError."""
 
-        def apply(self, zxid: int, txn: bytes) -> None:
-            """Apply a txn for which no client of ours waits; also into `committed_log`.
+        def apply(self, zxid: int, txn: bytes) -> object:
+            """Apply a committed txn; also into `committed_log`. What came of it is the server's.
 
             Idempotent, as what follows a fuzzy snapshot may be in it already. Raises DecodeError.
             """
@@ -83,10 +83,11 @@ if TYPE_CHECKING:
             """
 
         def log_records(self, zxid: int, budget_bytes: int) -> Iterator[tuple[int, bytes]] | None:
-            """(zxid, txn) of the log on disk from `zxid` on, or a little before.
+            """(zxid, txn) of the log on disk: from `zxid` or, if that is a snapshot's, behind it.
 
-            Only what is known to be committed and without a hole. None if the log does not reach
-            back that far, or more than `budget_bytes` (if >= 0) would have to be read.
+            Only what is known to be of our history and without a hole: it ends where that ends.
+            None if the log does not reach back that far, or more than `budget_bytes` (if >= 0)
+            would have to be read.
             """
 
         def snapshot_size(self) -> int:

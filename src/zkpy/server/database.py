@@ -1,0 +1,278 @@
+"""ZKDatabase: the replicated state of one member, in memory and on disk, for election and ZAB.
+
+Owns what ties tree, log, snapshots and epoch files together, and the rule that memory never claims
+what the disk could not give back. It must not know who leads, nor who is connected.
+Source: ZKDatabase, FileTxnSnapLog, ZooKeeper 3.9.
+"""
+
+from __future__ import annotations
+
+from itertools import chain
+from logging import getLogger
+from typing import TYPE_CHECKING
+
+from zkpy.datatree.apply import TxnResult, apply_txn
+from zkpy.datatree.serialize import TreeReceiver, serialize_stream
+from zkpy.datatree.tree import CONFIG_NODE
+from zkpy.persistence.epochs import EpochFiles, Epochs
+from zkpy.persistence.errors import PersistenceError
+from zkpy.persistence.files import snapshots_in
+from zkpy.protocol.txns import DIGEST_VERSION, decode_txn
+from zkpy.protocol.zxid import counter_of, epoch_of
+from zkpy.quorum.committed_log import CommittedLog
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from zkpy.datatree.tree import DataTree
+    from zkpy.persistence.disk import Disk
+    from zkpy.persistence.store import FileTxnSnapLog, LoadedDatabase
+    from zkpy.protocol.jute import Record
+    from zkpy.protocol.txns import TxnDigest, TxnHeader
+    from zkpy.quorum.database import SnapshotReceiver
+    from zkpy.quorum.members import Members
+    from zkpy.server.settings import Config
+
+log = getLogger(__name__)
+
+
+def _nothing() -> None:
+    pass
+
+
+class ZKDatabase:
+    """The state of one member; `load` comes first.
+
+    `tree` is another object after `load`, `install_snapshot`, `truncate` and `reload`.
+    `quiesce`, set by the shell, is called before the files are read or changed here: when it
+    returns, all that was appended is on disk, no thread touches log or snapshots, and a snapshot
+    that was under way is given up. `wall_ms` (since 1970) is set by the shell.
+    """
+
+    tree: DataTree
+
+    def __init__(self, store: FileTxnSnapLog, disk: Disk, config: Config) -> None:
+        self.store = store
+        self.committed_log = CommittedLog(config.commit_log_count)
+        self.quiesce: Callable[[], None] = _nothing
+        self.wall_ms = 0
+        self.digest_mismatches = 0
+        self._disk = disk
+        self._max_record_bytes = store.settings.max_record_bytes
+        self._digest_enabled = store.settings.digest_enabled
+        self._epoch_files = EpochFiles(disk, store.snap_directory)
+        self._epochs = Epochs(0, 0)
+        # The log on disk leads from this zxid, the one of a snapshot, to where we are.
+        self._base_zxid = 0
+        # Memory was replaced by what a leader sent, and the disk does not lead there.
+        self._installed = False
+        self._loaded_zxid = -1
+
+    # ------------------------------------------------------------------ start
+
+    def load(self) -> LoadedDatabase:
+        """Read everything from disk. Raises PersistenceError: what is there cannot be used."""
+        recent = CommittedLog(self.committed_log.limit)
+        loaded = self.store.restore(_Recorder(recent))
+        self._adopt(loaded, recent)
+        self._epochs = self._epoch_files.load(max(loaded.last_zxid, 0))
+        self.digest_mismatches += loaded.digest_mismatches
+        return loaded
+
+    def reload(self) -> None:
+        """Read the state from disk again, as at a start: memory may be ahead of the disk."""
+        self.quiesce()
+        self.store.log.close()
+        loaded = self.load()
+        self.store.log.last_zxid = loaded.last_zxid
+
+    def _adopt(self, loaded: LoadedDatabase, recent: CommittedLog) -> None:
+        self.tree = loaded.tree
+        self.committed_log.replace(recent)
+        self._installed = False
+        self._loaded_zxid = loaded.last_zxid
+        self._base_zxid = max(loaded.snapshot_zxid, 0)
+
+    # ------------------------------------------------------------------ zxid and epochs
+
+    @property
+    def last_zxid(self) -> int:
+        """Of the last txn applied to the tree."""
+        return self.tree.last_processed_zxid
+
+    @last_zxid.setter
+    def last_zxid(self, zxid: int) -> None:
+        self.tree.last_processed_zxid = zxid
+
+    @property
+    def accepted_epoch(self) -> int:
+        """The newest epoch promised to a leader."""
+        return self._epochs.accepted
+
+    @property
+    def current_epoch(self) -> int:
+        """The epoch whose leader's history we have."""
+        return self._epochs.current
+
+    def write_accepted_epoch(self, epoch: int) -> None:
+        """Durable on return. Raises DiskWriteError."""
+        # Memory last: it must never be ahead of the file (ZOOKEEPER-2307).
+        self._epoch_files.write_accepted(epoch)
+        self._epochs = Epochs(epoch, self._epochs.current)
+
+    def write_current_epoch(self, epoch: int) -> None:
+        """Durable on return. Raises DiskWriteError."""
+        assert epoch <= self._epochs.accepted, "a promise comes first"
+        self._epoch_files.write_current(epoch)
+        self._epochs = Epochs(self._epochs.accepted, epoch)
+
+    # ------------------------------------------------------------------ txns
+
+    def apply(self, zxid: int, txn: bytes) -> TxnResult:
+        """Apply a committed txn; also into `committed_log`. Idempotent. Raises DecodeError."""
+        tree = self.tree
+        header, record, digest = decode_txn(txn)
+        result = apply_txn(tree, header, record)
+        if (
+            digest is not None
+            and tree.count_digest
+            and digest.version == DIGEST_VERSION
+            and digest.tree_digest != tree.digest
+            and not self._installed
+        ):
+            self._mismatch(zxid, digest.tree_digest)
+        self.committed_log.add(zxid, txn)
+        return result
+
+    def _mismatch(self, zxid: int, expected: int) -> None:
+        self.digest_mismatches += 1
+        log.error(
+            "Digests are not matching at zxid %#x: the tree has %#x, the leader's %#x",
+            zxid,
+            self.tree.digest,
+            expected,
+        )
+
+    def committed(self, zxid: int, txn: bytes) -> None:
+        """Note a txn that the server has applied itself."""
+        self.committed_log.add(zxid, txn)
+
+    def set_config(self, members: Members) -> None:
+        """Write /zookeeper/config in memory: text, version -1, mzxid = members.version."""
+        text = members.text().encode()
+        self.tree.set_data(CONFIG_NODE, text, -1, members.version, self.wall_ms)
+
+    # ------------------------------------------------------------------ snapshots
+
+    def snapshot_receiver(self) -> TreeReceiver:
+        """For one SNAP; the present state stays until `install_snapshot`."""
+        return TreeReceiver(self.store.new_tree(), self._max_record_bytes)
+
+    def install_snapshot(self, receiver: SnapshotReceiver, zxid: int) -> None:
+        """Replace the tree by what was received; only in memory. `last_zxid` is `zxid` then.
+
+        From here to the end of `save_snapshot` memory is ahead of the disk.
+        """
+        assert isinstance(receiver, TreeReceiver), "made by snapshot_receiver"
+        self.tree = receiver.finished_tree()
+        self.tree.last_processed_zxid = zxid
+        self.committed_log.clear()
+        self._installed = True
+
+    def save_snapshot(self) -> None:
+        """Write a snapshot of the tree; durable on return. Raises DiskWriteError."""
+        zxid = self.last_zxid
+        logged = self.store.log.last_zxid
+        if not self._installed and (counter_of(zxid) == 0 or logged >= zxid):
+            self.store.save(self.tree)
+            return
+        self.quiesce()
+        self.store.replace(self.tree)
+        self._installed = False
+        self._base_zxid = self._loaded_zxid = zxid
+
+    def snapshot_slices(self) -> Iterator[bytes]:
+        """The stream to send behind SNAP, up to and with the signature, in slices.
+
+        The tree may change between slices (fuzzy).
+        """
+        return serialize_stream(self.tree)
+
+    def snapshot_size(self) -> int:
+        """Bytes of the newest snapshot file; 0 without one."""
+        for _, name in snapshots_in(self._disk, self.store.snap_directory):
+            return self._disk.size(f"{self.store.snap_directory}/{name}")
+        return 0
+
+    # ------------------------------------------------------------------ the log
+
+    def truncate(self, zxid: int) -> bool:
+        """Forget every txn above `zxid`, on disk and in memory; False if that cannot be.
+
+        Then nothing has changed. Raises DiskError, CorruptFile.
+        """
+        self.quiesce()
+        recent = CommittedLog(self.committed_log.limit)
+        loaded = self.store.truncate(zxid, _Recorder(recent))
+        if loaded is None:
+            return False
+        self._adopt(loaded, recent)
+        return True
+
+    def log_records(self, zxid: int, budget_bytes: int) -> Iterator[tuple[int, bytes]] | None:
+        """(zxid, txn) of the log on disk: from `zxid` or, if that is a snapshot's, behind it.
+
+        Only what is known to be of our history and without a hole: it ends where that ends. None
+        if the log does not reach back that far, or more than `budget_bytes` (if >= 0) would have
+        to be read.
+        """
+        base = self._base_zxid
+        if zxid < base and epoch_of(zxid) != epoch_of(base):
+            # Zxids do not tell whether something is missing between two epochs.
+            return None
+        txn_log = self.store.log
+        try:
+            if 0 <= budget_bytes < txn_log.size_from(zxid):
+                return None
+            until = max(txn_log.durable_zxid, self._loaded_zxid)
+            after = base if zxid == base else None
+            records = txn_log.reader().records(zxid, after=after, strict=True)
+            first = next(records, None)
+            if first is None or not (
+                first[0] == zxid or zxid == base or _continues(first[0], zxid)
+            ):
+                return None
+        except PersistenceError as error:
+            log.warning("the log cannot be used for catching up: %s", error)
+            return None
+        return _readable(chain((first,), records), until)
+
+
+def _continues(first: int, zxid: int) -> bool:
+    """Whether `zxid` marks an epoch joined with nothing logged, and `first` begins a later one."""
+    return counter_of(zxid) == 0 and counter_of(first) == 1
+
+
+def _readable(records: Iterator[tuple[int, bytes]], until: int) -> Iterator[tuple[int, bytes]]:
+    """`records` up to zxid `until`, or to where the log cannot be read."""
+    try:
+        for zxid, txn in records:
+            if zxid > until:
+                return
+            yield zxid, txn
+    except PersistenceError as error:
+        log.warning("the log can be used for catching up only in part: %s", error)
+
+
+class _Recorder:
+    """Notes replayed txns in a committed log."""
+
+    __slots__ = ("_log",)
+
+    def __init__(self, committed_log: CommittedLog) -> None:
+        self._log = committed_log
+
+    def __call__(
+        self, header: TxnHeader, _record: Record, _digest: TxnDigest | None, txn: bytes
+    ) -> None:
+        self._log.add(header.zxid, txn)
