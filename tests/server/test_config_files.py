@@ -31,6 +31,7 @@ server.1=h1:2888:3888;2181
 server.2=h2:2888:3888;2181
 server.3=h3:2888:3888;2181
 """
+NOTHING = Members({})
 CHANGING = (faults.CREATE, faults.WRITE, faults.SYNC, faults.RENAME, faults.REMOVE, faults.SYNC_DIR)
 
 
@@ -61,12 +62,12 @@ def test_files_of_a_real_ensemble(sid: int) -> None:
     path = f"/var/lib/zk/{sid}/zoo.cfg"
     disk = SimulatedDisk()
     disk.put(path, golden["zoo.cfg.bak"])
-    files = ConfigFiles(disk, path)
+    files = ConfigFiles(disk, path, sid)
     files.back_up()
     for name in sorted(name for name in golden if ".dynamic." in name):
         committed = parse_dynamic_file(golden[name].decode(), name)
-        files.write_proposed(committed)
-        files.write_committed(committed, sid, committed)
+        files.proposed(committed, NOTHING)
+        files.activated(committed, committed)
     ours = {name: disk.read(f"/var/lib/zk/{sid}/{name}") for name in disk.list_dir(path[:-8])}
     # zoo.cfg is in hash order there.
     static, expected = ours.pop("zoo.cfg"), golden.pop("zoo.cfg")
@@ -78,7 +79,7 @@ def test_files_of_a_real_ensemble(sid: int) -> None:
 def test_a_proposed_list_has_its_version() -> None:
     disk = disk_with()
     text = "server.1=a:1:2\nserver.2=b:1:2\ngroup.1=1:2\nweight.1=3\nversion=1A\n"
-    ConfigFiles(disk, PATH).write_proposed(parse_config_text(text))
+    ConfigFiles(disk, PATH, 1).proposed(parse_config_text(text), NOTHING)
     assert disk.read(PATH + ".dynamic.next") == (
         b"group.1=1:2\nserver.1=a:1:2:participant\nserver.2=b:1:2:participant\n"
         b"version=1a\nweight.1=3\nweight.2=1"
@@ -87,20 +88,23 @@ def test_a_proposed_list_has_its_version() -> None:
 
 def test_boot_after_each_step() -> None:
     disk = disk_with()
-    files = ConfigFiles(disk, PATH)
+    files = ConfigFiles(disk, PATH, 1)
     established, next_one = members(0x100000000, 1, 2, 3), members(0x100000004, 1, 2)
-    files.write_committed(established, 1, established)
+    files.activated(established, established)
     config = boot(disk)
     assert config.members == established
     assert config.last_proposed is None
     assert config.client_port == 2181  # now of the list
-    files.write_proposed(next_one)
+    files.proposed(next_one, established)
     config = boot(disk)
     assert (config.members, config.last_proposed) == (established, next_one)
+    files.proposed(established, established)
+    assert boot(disk).last_proposed is None, "the next leader never heard of it"
+    files.proposed(next_one, established)
     # An older one is committed: what is proposed remains so.
-    files.write_committed(established, 1, next_one)
+    files.activated(established, next_one)
     assert boot(disk).last_proposed == next_one
-    files.write_committed(next_one, 1, next_one)
+    files.activated(next_one, next_one)
     config = boot(disk)
     assert (config.members, config.last_proposed) == (next_one, None)
     assert disk.exists(PATH + ".dynamic.100000000"), "old lists are kept"
@@ -117,7 +121,7 @@ def test_client_port_stays_unless_the_list_has_it() -> None:
     for sid, kept in ((1, False), (2, True), (9, True)):
         disk = disk_with()
         without = parse_config_text("server.1=h1:1:2;2181\nserver.2=h2:1:2\nversion=5")
-        ConfigFiles(disk, PATH).write_committed(without, sid, without)
+        ConfigFiles(disk, PATH, sid).activated(without, without)
         assert (b"clientPort" in disk.read(PATH)) == kept
 
 
@@ -172,17 +176,17 @@ def life_and_crash(rng: Random, left: int) -> None:
             if countdown < 0:
                 raise PowerCut
 
-    files = ConfigFiles(disk, PATH)
+    files = ConfigFiles(disk, PATH, 1)
     established, next_one = members(0x100000000, 1, 2, 3), members(0x100000004, 1, 2)
     disk.before = before
     done = "nothing"
     try:
         files.back_up()
-        files.write_committed(established, 1, established)
+        files.activated(established, established)
         done = "established"
-        files.write_proposed(next_one)
+        files.proposed(next_one, established)
         done = "proposed"
-        files.write_committed(next_one, 1, next_one)
+        files.activated(next_one, next_one)
         done = "committed"
     except PowerCut:
         pass
@@ -203,9 +207,9 @@ def life_and_crash(rng: Random, left: int) -> None:
     if disk.exists(PATH + ".bak"):
         assert disk.read(PATH + ".bak") == STATIC
     # The next life goes on from there, whatever was left over.
-    files = ConfigFiles(disk, PATH)
-    files.write_proposed(next_one)
-    files.write_committed(next_one, 1, next_one)
+    files = ConfigFiles(disk, PATH, 1)
+    files.proposed(next_one, established)
+    files.activated(next_one, next_one)
     disk.crash(rng)
     assert boot(disk).members == next_one
 
@@ -214,5 +218,5 @@ def test_a_full_disk_is_told() -> None:
     disk = disk_with()
     disk.fail(faults.SYNC, ".dynamic.")
     with pytest.raises(DiskWriteError):
-        ConfigFiles(disk, PATH).write_committed(members(5, 1, 2), 1, members(5, 1, 2))
+        ConfigFiles(disk, PATH, 1).activated(members(5, 1, 2), members(5, 1, 2))
     assert boot(disk).members.version == 0

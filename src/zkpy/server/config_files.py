@@ -35,13 +35,14 @@ _LINES: Final = re.compile(r"[^\r\n]*(?:\r\n|\r|\n)|[^\r\n]+")
 
 
 class ConfigFiles:
-    """The files of the zoo.cfg at `path`, which is absolute. Errors: DiskReadError, DiskWriteError.
+    """The files of the zoo.cfg at `path`, which is absolute; `my_id` is this member's.
 
-    Everything is durable when a method returns.
+    Everything is durable when a method returns. Errors: DiskReadError, DiskWriteError.
     """
 
-    def __init__(self, disk: Disk, path: str) -> None:
+    def __init__(self, disk: Disk, path: str, my_id: int) -> None:
         self._disk = disk
+        self._my_id = my_id
         self.path = path
 
     def back_up(self) -> None:
@@ -51,15 +52,21 @@ class ConfigFiles:
         """
         self._write(self.path + BACKUP, self._disk.read(self.path))
 
-    def write_proposed(self, members: Members) -> None:
-        """Note a configuration that is not committed yet: it may have to be completed."""
-        self._write(self.path + NEXT, dynamic_text(members.text().split("\n")))
+    def proposed(self, last_proposed: Members, committed: Members) -> None:
+        """Note a configuration later than the committed one: it may have to be completed.
 
-    def write_committed(self, members: Members, my_id: int, last_proposed: Members) -> None:
-        """Make `members` what the next start reads; forget `last_proposed` unless it is later."""
-        path = f"{self.path}{DYNAMIC}{members.version & MASK64:x}"
-        self._write(path, dynamic_text(members.lines()))
-        own = members.servers.get(my_id)
+        One that is not later takes back what was noted: a leader has never heard of it.
+        """
+        if last_proposed.version <= committed.version:
+            self._forget_proposed()
+        else:
+            self._write(self.path + NEXT, dynamic_text(last_proposed.text().split("\n")))
+
+    def activated(self, committed: Members, last_proposed: Members) -> None:
+        """Make `committed` what the next start reads; forget `last_proposed` unless it is later."""
+        path = f"{self.path}{DYNAMIC}{committed.version & MASK64:x}"
+        self._write(path, dynamic_text(committed.lines()))
+        own = committed.servers.get(self._my_id)
         static = self._disk.read(self.path).decode(STATIC_ENCODING)
         edited = edit_static(
             static, path, drop_client_port=own is not None and own.client_address is not None
@@ -67,7 +74,11 @@ class ConfigFiles:
         if edited != static:
             self._write(self.path, edited.encode(STATIC_ENCODING))
         # Last: as long as zoo.cfg does not name the committed list, a start needs the proposed one.
-        if last_proposed.version <= members.version and self._disk.exists(self.path + NEXT):
+        if last_proposed.version <= committed.version:
+            self._forget_proposed()
+
+    def _forget_proposed(self) -> None:
+        if self._disk.exists(self.path + NEXT):
             self._disk.remove(self.path + NEXT)
             self._disk.fsync_dir(self._directory)
 
