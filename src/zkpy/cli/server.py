@@ -200,9 +200,6 @@ def _serve(path: str, words: list[str], flags: list[str]) -> int:
             config = load_config(path, properties=properties, read_file=read_file, resolve=resolve)
     except ConfigException as error:
         return _fail(error)
-    if config.quorum_mode:
-        print("zkpy-server: this version serves standalone only", file=sys.stderr)
-        return 1
     from zkpy.server.aio.logs import configure
 
     configure(config.my_id)

@@ -1,4 +1,4 @@
-"""LeaderZooKeeperServer: the request processors of a leader: its own clients' requests, and learners'.
+"""LeaderZooKeeperServer: the request processors of a leader, for its clients and all learners'.
 
 Sessions of the whole ensemble are tracked here, each with its owner: the learner (or this server)
 that spoke for it last. Source: LeaderZooKeeperServer, LeaderSessionTracker, LearnerHandler.run,
@@ -23,12 +23,15 @@ from zkpy.protocol.packets import (
 )
 from zkpy.protocol.zoodefs import OpCode
 from zkpy.quorum.learner_handler import LearnerHandler
+from zkpy.quorum.reconfig import new_members
 from zkpy.server.request import Request
 from zkpy.server.zkserver import ZooKeeperServer
 
 if TYPE_CHECKING:
     from zkpy.datatree.tree import DataTree
+    from zkpy.protocol.records import ReconfigRequest
     from zkpy.quorum.leader import Leader
+    from zkpy.quorum.members import Members
     from zkpy.server.cnxn import ServerCnxn
     from zkpy.server.settings import Config
     from zkpy.session.auth import Id, ProviderRegistry
@@ -57,8 +60,8 @@ class LeaderZooKeeperServer(ZooKeeperServer):
         self.owners: dict[int, object] = {}
         super().__init__(config, tree, leader, auth, now_ms=now_ms, wall_ms=wall_ms)
         self.leader = leader
-        # Only a leader starts with it; clients refused here would not be taken by anybody.
         self.prep.last_zxid = leader.last_zxid
+        self.prep.ensemble = self
 
     # ------------------------------------------------------------------ learners
 
@@ -175,6 +178,23 @@ class LeaderZooKeeperServer(ZooKeeperServer):
         self.owners.pop(request.session_id, None)
         super()._session_closed(request)
 
+    # ------------------------------------------------------------------ reconfiguration
+
+    def new_members(self, request: ReconfigRequest, zxid: int) -> Members:
+        """The members that `request` asks for, `zxid` as their version. Raises KeeperError."""
+        return new_members(
+            request,
+            self.leader.view,
+            zxid,
+            standalone_enabled=self.config.standalone_enabled,
+            is_quorum_synced=self.leader.connected_quorum_of,
+            multi_address=self.config.multi_address_enabled,
+        )
+
+    def propose_reconfig(self, zxid: int, members: Members) -> None:
+        """`zxid`, proposed next, will make `members` the committed configuration."""
+        self.leader.propose_reconfig(zxid, members)
+
     # ------------------------------------------------------------------ sync
 
     def sync_requested(self, cnxn: ServerCnxn, xid: int, body: bytes) -> None:
@@ -182,7 +202,7 @@ class LeaderZooKeeperServer(ZooKeeperServer):
         self.leader.sync(self.await_sync(cnxn, xid, body))
 
     def complete_syncs(self) -> None:
-        """Answer the syncs of our clients that are proven, now that what they wait for is applied."""
+        """Answer the syncs of our clients that are proven; what they wait for is applied."""
         for barrier in self.leader.take_synced():
             assert isinstance(barrier, Request), "of a learner the leader itself takes care"
             self.sync_completed(barrier)

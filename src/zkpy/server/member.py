@@ -15,6 +15,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Final
 
+from zkpy.protocol.packets import COMMIT, COMMITANDACTIVATE
 from zkpy.protocol.zxid import epoch_of
 from zkpy.quorum.cnx_manager import QuorumCnxManager
 from zkpy.quorum.effects import ELECTION, Dial, Effect, RebindClientPort, RebindElectionPort, Stop
@@ -104,7 +105,6 @@ class Member:
             min_notification_interval_ms=config.min_notification_interval_ms,
             max_notification_interval_ms=config.max_notification_interval_ms,
             unreachable=self.cnx_manager.unreachable,
-            have_delivered=self.cnx_manager.have_delivered,
         )
         self.zab: Leader | Learner | None = None
         # Txns of a role that is over, still to be logged; zxid of the last one handed to the log.
@@ -207,14 +207,18 @@ class Member:
 
     def take_appended(self) -> list[tuple[int, bytes]]:
         """What is to be logged, in zxid order. The end of a turn: batches leave for the peers."""
-        appended = self._left_over
-        if appended:
-            self._left_over = []
-        if self.zab is not None:
+        appended: list[tuple[int, bytes]] = []
+        zab = self.zab
+        if zab is not None:
             if self.view.last_proposed is not self._saved_proposal:
                 self._save_proposal()
-            more = self.zab.take_appended()
-            appended = appended + more if appended else more
+            appended = zab.take_appended()
+            # What clients have asked for may have brought the role to an end, or a sync to its.
+            if zab.failed is not None or isinstance(zab, Leader):
+                self._settle()
+        if self._left_over:
+            appended = appended + self._left_over
+            self._left_over = []
         if appended:
             self._logged_zxid = appended[-1][0]
             # After a TRUNC zxids start lower than what was once durable.
@@ -235,7 +239,9 @@ class Member:
         if self.state == LOOKING and self._draining is None:
             due = min(due, self.election.next_timer_ms())
         if self.zab is not None:
-            due = min(due, self.zab.next_timer_ms())
+            zab_due = self.zab.next_timer_ms()
+            if zab_due is not None:
+                due = min(due, zab_due)
         return min(due, self.server.next_timer_ms())
 
     def tick(self) -> None:
@@ -257,7 +263,7 @@ class Member:
 
     def _tell_time(self) -> None:
         self.server.now_ms = self.now_ms
-        self.server.wall_ms = self.wall_ms
+        self.server.wall_ms = self.database.wall_ms = self.wall_ms
 
     # ------------------------------------------------------------------ what follows from inputs
 
@@ -361,6 +367,8 @@ class Member:
         log.info("%s - LEADER ELECTION TOOK - %d MS", STATE_NAMES[state], took_ms)
         self._replace_server(self._idle_server())
         self._zxid_before_role = self.database.last_zxid
+        # What is applied while catching up is compared with the digests of its proposer.
+        self.database.tree.count_digest = self.config.digest_enabled
         if state == LEADING:
             leader = self._new_leader()
             self.zab = leader
@@ -395,7 +403,7 @@ class Member:
     def _new_learner(self, state: int) -> Learner:
         config = self.config
         kind = Observer if state == OBSERVING else Follower
-        return kind(
+        learner = kind(
             self.my_id,
             self.view,
             self.database,
@@ -409,6 +417,9 @@ class Member:
             now_ms=self.now_ms,
             retry_delay_ms=config.leader_connect_delay_during_retry_ms,
         )
+        if isinstance(learner, Observer):
+            learner.sync_enabled = config.sync_enabled
+        return learner
 
     @property
     def _max_record_bytes(self) -> int:
@@ -420,6 +431,8 @@ class Member:
             self._serve_as_leader(leader)
             server = self.server
         if not isinstance(server, LeaderZooKeeperServer):
+            if self.election.abandoned({handler.sid for handler in leader.handlers}):
+                leader.fail("those who elected this server follow another one")
             return
         server.commit_until(leader.committed_zxid)
         while leader.reconfigured and leader is self.zab:
@@ -430,6 +443,7 @@ class Member:
             leader.reconfig_activated()
             server.commit_until(leader.committed_zxid)
         server.take_inbox()
+        server.complete_syncs()
 
     def _serve_as_leader(self, leader: Leader) -> None:
         assert leader.new_epoch is not None
@@ -459,6 +473,7 @@ class Member:
         if not isinstance(server, LearnerZooKeeperServer):
             if not self._activate_learned(learner):
                 return
+            assert learner.new_epoch is not None
             self.current_vote = self.current_vote.with_peer_epoch(learner.new_epoch)
             server = LearnerZooKeeperServer(
                 self.config,
@@ -489,7 +504,7 @@ class Member:
         """A configuration was proposed: durable before it is acknowledged."""
         self._saved_proposal = self.view.last_proposed
         if self._config_files is not None:
-            self._config_files.proposed(self.view.last_proposed, self.view.committed)
+            self._config_files.write_proposed(self.view.last_proposed)
 
     def _activate(self, members: Members, designated: int | None, zxid: int) -> bool:
         """Make `members` the committed configuration; whether our role is over by that."""
@@ -501,7 +516,9 @@ class Member:
             client_address=self._client_address(),
         )
         if result.activated and self._config_files is not None:
-            self._config_files.activated(self.view.committed, self.view.last_proposed)
+            self._config_files.write_committed(
+                self.view.committed, self.my_id, self.view.last_proposed
+            )
             self._saved_proposal = self.view.last_proposed
         if result.node_due:
             self.database.set_config(self.view.committed)
@@ -540,9 +557,14 @@ class Member:
         if isinstance(zab, Leader):
             pending = list(zab.outstanding)
         else:
-            pending = list(zab.pending)
+            commits = (COMMIT, COMMITANDACTIVATE)
+            pending = [(z, txn or b"") for type, z, txn in zab.take_delivered() if type in commits]
+            pending += zab.pending
         self._left_over += zab.take_appended()
-        zab.close()
+        if isinstance(zab, Leader):
+            zab.close()
+        else:
+            zab.shutdown(reason)
         self.zab = None
         fatal = getattr(zab, "fatal_exit_code", None)
         if fatal is not None:
@@ -569,7 +591,7 @@ class Member:
         if self._reload:
             database.reload()
         else:
-            database.tree.count_digest = True
+            database.tree.count_digest = self.config.digest_enabled
             if database.last_zxid & 0xFFFFFFFF == 0 and database.last_zxid > self._zxid_before_role:
                 # The mark of an epoch in which nothing was written: no txn on disk has it.
                 database.last_zxid = self._zxid_before_role

@@ -14,7 +14,7 @@ import os
 import select
 import socket
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Final, TypeAlias
+from typing import TYPE_CHECKING, Final, Protocol
 
 from zkpy.session.addresses import normalise_address
 
@@ -38,7 +38,16 @@ ACCEPT_PAUSE_SECONDS: Final = 1.0
 READ: Final = 1  # EPOLLIN
 WRITE: Final = 4  # EPOLLOUT
 
-Port: TypeAlias = "ClientPort | ClientListener | Doorbell"
+
+class Port(Protocol):
+    """Whoever has a descriptor here."""
+
+    def ready(self, events: int) -> None:
+        """`events` of it, bits of epoll, are due."""
+
+    def close(self) -> None:
+        """Close the descriptor; it is forgotten first."""
+
 
 
 class Poller:

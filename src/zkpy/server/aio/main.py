@@ -85,14 +85,14 @@ class Server:
                 sock = bound_socket(config.client_port_address, config.client_port)
                 self.port = self.environment.bound_client_port = sock.getsockname()[1]
                 log.info("binding to port %s:%s", config.client_port_address, self.port)
-            self._run(store, sock)
+            await self._run(store, sock)
         except BaseException:
             if sock is not None:
                 sock.close()
             await self.stop()
             raise
 
-    def _run(self, store: FileTxnSnapLog, sock: socket.socket | None) -> None:
+    async def _run(self, store: FileTxnSnapLog, sock: socket.socket | None) -> None:
         loop = asyncio.get_running_loop()
         config = self.config
         started = time.monotonic()

@@ -62,7 +62,7 @@ def _report(line: str, code: int) -> int:
 
 
 async def _serve(config: Config) -> None:
-    server = Server(config)
+    server = new_server(config)
     loop = asyncio.get_running_loop()
     failure: list[BaseException] = []
     stop = asyncio.Event()
@@ -106,6 +106,15 @@ async def _serve(config: Config) -> None:
     if failure:
         raise failure[0]
     log.info("shut down")
+
+
+def new_server(config: Config) -> Server:
+    """A standalone server, or a member of an ensemble where the configuration has one."""
+    if not config.quorum_mode:
+        return Server(config)
+    from zkpy.server.aio.member import MemberServer  # an ensemble's code, where there is one
+
+    return MemberServer(config)
 
 
 def _leave(number: int, _frame: object) -> NoReturn:

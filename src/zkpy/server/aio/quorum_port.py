@@ -1,4 +1,4 @@
-"""The peer port: connections between a leader and its learners. No decisions.
+"""Sockets between members: the peer port's and the election port's. No decisions.
 
 They hang on the poller of the clients' sockets: what peers and clients send in one turn ends with
 one flush, one write per peer. Source: Leader.LearnerCnxAcceptor, Learner.connectToLeader,
@@ -16,6 +16,8 @@ from zkpy.server.aio.client_port import READ, WRITE
 from zkpy.server.aio.sockets import bound_socket
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from zkpy.quorum.effects import Dial
     from zkpy.quorum.link import Link
     from zkpy.server.aio.member import MemberRunner
@@ -34,15 +36,23 @@ def address_text(peer: tuple[object, ...]) -> str:
 
 
 class PeerListener:
-    """A socket that learners connect to."""
+    """A socket that other members connect to; `accepted` is told of each link."""
 
-    __slots__ = ("_runner", "_sock")
+    __slots__ = ("_accepted", "_keep_alive", "_runner", "_sock")
 
-    def __init__(self, runner: MemberRunner, sock: socket.socket) -> None:
+    def __init__(
+        self,
+        runner: MemberRunner,
+        sock: socket.socket,
+        accepted: Callable[[Link], None],
+        keep_alive: bool = False,
+    ) -> None:
         sock.setblocking(False)
         sock.listen(BACKLOG)
         self._runner = runner
         self._sock = sock
+        self._accepted = accepted
+        self._keep_alive = keep_alive
         assert runner.poller is not None
         runner.poller.watch(self, sock.fileno(), READ)
 
@@ -54,7 +64,7 @@ class PeerListener:
             self._sock.close()
 
     def ready(self, events: int) -> None:
-        """Take the learners that wait."""
+        """Take those that wait."""
         for _ in range(MAX_ACCEPTS):
             try:
                 sock, peer = self._sock.accept()
@@ -62,8 +72,10 @@ class PeerListener:
                 return
             member = self._runner.member
             link = member.new_link(address_text(peer))
+            if self._keep_alive:
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
             PeerPort(self._runner, sock, link)
-            member.learner_accepted(link)
+            self._accepted(link)
             self._runner.member_changed()
 
 
@@ -206,14 +218,19 @@ async def connect(dial: Dial) -> tuple[socket.socket, str]:
         raise OSError(f"no answer in {dial.timeout_ms} ms") from None
 
 
-def listeners(runner: MemberRunner, addresses: list[tuple[str, int]]) -> list[PeerListener]:
+def listeners(
+    runner: MemberRunner,
+    addresses: list[tuple[str, int]],
+    accepted: Callable[[Link], None],
+    keep_alive: bool = False,
+) -> list[PeerListener]:
     """Listen on each of `addresses`. Raises OSError; then on none."""
     socks: list[socket.socket] = []
     try:
         for host, port in dict.fromkeys(addresses):
             socks.append(bound_socket(host, port))
-        return [PeerListener(runner, sock) for sock in socks]
     except OSError:
         for sock in socks:
             sock.close()
         raise
+    return [PeerListener(runner, sock, accepted, keep_alive) for sock in socks]

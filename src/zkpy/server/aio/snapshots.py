@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import threading
 import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Final
@@ -55,7 +56,7 @@ class Snapshots:
         failed: Callable[[BaseException], None],
     ) -> None:
         self._snap = snap
-        self._tree = tree
+        self.tree = self._tree = tree
         self._stats = stats
         self._loop = loop
         self._failed = failed
@@ -65,6 +66,7 @@ class Snapshots:
         self._slices: Iterator[bytes] = iter(())
         self._started = 0.0
         self._thread: asyncio.Future[None] | None = None
+        self._thread_done: threading.Event | None = None
         self.running: asyncio.Future[None] | None = None
         self.last_zxid = -1
         self.last_wall_ms = -1
@@ -135,7 +137,15 @@ class Snapshots:
             else:
                 self._give_up(DiskWriteError(self._writer.path, f"{THREAD} died: {error!r}"))
 
-        self._thread = in_thread(self._loop, THREAD, work)
+        self._thread_done = threading.Event()
+
+        def work_and_tell(done: threading.Event = self._thread_done) -> None:
+            try:
+                work()
+            finally:
+                done.set()
+
+        self._thread = in_thread(self._loop, THREAD, work_and_tell)
         self._thread.add_done_callback(done)
 
     def _wrote(self) -> None:
@@ -167,6 +177,11 @@ class Snapshots:
         if self.running is not None and not self.running.done():
             self.running.set_result(None)
         self.running = None
+
+    def join(self) -> None:
+        """Return when no thread writes any more; the loop is held until then."""
+        if self._thread_done is not None:
+            self._thread_done.wait()
 
     async def ended(self) -> None:
         """Return when no thread writes any more."""
