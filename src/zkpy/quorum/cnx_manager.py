@@ -279,7 +279,7 @@ class QuorumCnxManager:
 
     def _greeted(self, link: Link, channel: Channel, now_ms: int) -> None:
         """Take the first bytes, if they are complete. Raises ProtocolError."""
-        initial = decode_initial(channel.buffer)
+        initial = decode_initial(bytes(channel.buffer))
         if initial is None:
             return
         sid, addresses, consumed = initial

@@ -504,7 +504,7 @@ class Member:
         """A configuration was proposed: durable before it is acknowledged."""
         self._saved_proposal = self.view.last_proposed
         if self._config_files is not None:
-            self._config_files.write_proposed(self.view.last_proposed)
+            self._config_files.proposed(self.view.last_proposed, self.view.committed)
 
     def _activate(self, members: Members, designated: int | None, zxid: int) -> bool:
         """Make `members` the committed configuration; whether our role is over by that."""
@@ -516,9 +516,7 @@ class Member:
             client_address=self._client_address(),
         )
         if result.activated and self._config_files is not None:
-            self._config_files.write_committed(
-                self.view.committed, self.my_id, self.view.last_proposed
-            )
+            self._config_files.activated(self.view.committed, self.view.last_proposed)
             self._saved_proposal = self.view.last_proposed
         if result.node_due:
             self.database.set_config(self.view.committed)
@@ -572,6 +570,7 @@ class Member:
         self._reload = not isinstance(zab, Leader) and zab.database_dirty
         self._replace_server(self._idle_server())
         self.state = LOOKING
+        self.election.stop()
         self.current_vote = Vote(
             self.my_id,
             self.database.last_zxid,
