@@ -682,6 +682,12 @@ class Leader:
         self._proven_syncs.extend(round.tokens)
         self._release_syncs()
 
+    @property
+    def pending_syncs(self) -> int:
+        """How many syncs are not answered yet."""
+        asking = 0 if self._round is None else len(self._round.tokens)
+        return len(self._waiting_syncs) + asking + len(self._proven_syncs)
+
     def _release_syncs(self) -> None:
         proven = self._proven_syncs
         while proven and proven[0][1] <= self.committed_zxid:

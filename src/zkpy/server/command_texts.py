@@ -19,7 +19,7 @@ from zkpy.server.version import zookeeper_version_text
 
 if TYPE_CHECKING:
     from zkpy.datatree.watches import Watcher
-    from zkpy.server.zkserver import ZooKeeperServer
+    from zkpy.server.zkserver import Sessions, ZooKeeperServer
 
 NOT_SERVING: Final = "This ZooKeeper instance is not currently serving requests"
 STMK_ARGUMENT_BYTES: Final = 8
@@ -257,7 +257,7 @@ def date_text(wall_ms: int) -> str:
 def _dump(server: ZooKeeperServer, cnxn: ServerCnxn) -> str:
     return (
         "SessionTracker dump:\n"
-        + (server.role.sessions_text() or _sessions(server))
+        + (server.role.sessions_text() or session_sets(server, server.tracker, "Session Sets"))
         + "ephemeral nodes dump:\n"
         + _ephemerals(server)
         + "Connections dump:\n"
@@ -270,10 +270,11 @@ def _bucket(server: ZooKeeperServer, expiry_ms: int, lines: list[str]) -> str:
     return f"{len(lines)} expire at {date}:\n" + "".join(f"\t{line}\n" for line in lines)
 
 
-def _sessions(server: ZooKeeperServer) -> str:
-    buckets = server.tracker.expiry_map()
+def session_sets(server: ZooKeeperServer, tracker: Sessions, name: str) -> str:
+    """Sessions by the time at which they expire."""
+    buckets = tracker.expiry_map()
     count = sum(len(sessions) for _, sessions in buckets)
-    text = f"Session Sets ({len(buckets)})/({count}):\n"
+    text = f"{name} ({len(buckets)})/({count}):\n"
     for expiry_ms, sessions in buckets:
         lines = [f"0x{session_id & _MASK64:x}" for session_id in sessions]
         text += _bucket(server, expiry_ms, lines)
