@@ -49,7 +49,6 @@ class Port(Protocol):
         """Close the descriptor; it is forgotten first."""
 
 
-
 class Poller:
     """Which sockets are ready; calls `ready(events)` of each, then `runner.flush()` once."""
 

@@ -1,6 +1,7 @@
 """The election port: where other members connect to elect a leader.
 
-Owns how often a port that is taken is tried again. Source: QuorumCnxManager.Listener, ZooKeeper 3.9.
+Owns how often a port that is taken is tried again.
+Source: QuorumCnxManager.Listener, ZooKeeper 3.9.
 """
 
 from __future__ import annotations

@@ -279,7 +279,10 @@ class MemberServer(Server):
         database.load()
         files = None
         if config.reconfig_enabled and config.path:
-            files = ConfigFiles(self._disk, config.path)
+            assert config.my_id is not None, "checked with the configuration"
+            files = ConfigFiles(self._disk, config.path, config.my_id)
+            if not config.dynamic_config_file:
+                files.back_up()
         member = Member(
             config,
             database,
