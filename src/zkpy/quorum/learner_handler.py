@@ -119,7 +119,7 @@ class LearnerHandler:
                     # It logs in order, so the last one says it all.
                     if packet[1] > acked:
                         acked = packet[1]
-                elif type == REQUEST or type == REVALIDATE:
+                elif type in (REQUEST, REVALIDATE):
                     inbox.append((self, *packet))
                 elif type == PING:
                     self.pings_answered += 1
