@@ -9,6 +9,7 @@ Source: SerializeUtils, DataTree.serialize, ZooKeeper 3.9.
 
 from __future__ import annotations
 
+import gc
 import struct
 from collections.abc import Iterator
 from typing import Final
@@ -31,6 +32,7 @@ _SESSION = struct.Struct(">qi")
 _ACL_AND_STAT = struct.Struct(">q16s28s8s8s")
 ACL_AND_STAT_BYTES: Final = 68
 NO_OWNER: Final = bytes(8)
+SLASH: Final = 0x2F
 
 # Nodes per slice: about 100 us of work.
 SLICE_NODES: Final = 64
@@ -208,22 +210,279 @@ def deserialize_tree(source: SnapshotInput, tree: DataTree, limit: int) -> None:
     Sessions, indexes, ACL counts and, if the tree counts it, the digest are complete afterwards.
     Raises DecodeError on anything that is not a tree (also a node before its parent).
     """
-    for _ in range(max(source.take_int(), 0)):
-        session_id, timeout_ms = _SESSION.unpack(source.take(12))
-        tree.sessions[session_id] = timeout_ms
-    _clear_built_in(tree)
-    for _ in range(max(source.take_int(), 0)):
-        _take_acl(source, tree, limit)
-    _take_nodes(source, tree, limit)
-    _restore_built_in(tree)
-    tree.nodes["/"] = tree.nodes[""]
-    tree.finish_loading()
+    reader = TreeReader(tree, limit)
+    while reader.read(source):
+        source.refill()
+
+
+class TreeReceiver:
+    """Reads what `serialize_stream` yields, as it comes over a connection.
+
+    Each chunk is worked on when it comes, so that none holds up the caller for long.
+    """
+
+    __slots__ = ("_chunks", "_complete", "_input", "_missing", "_reader", "_tree")
+
+    def __init__(self, tree: DataTree, limit: int) -> None:
+        """`tree` is new; lengths up to `limit` bytes are believed."""
+        self._tree = tree
+        self._reader: TreeReader | None = TreeReader(tree, limit)
+        self._input = _ReceivedInput()
+        # What came since the last attempt, and how many bytes more are needed for the next.
+        self._chunks: list[bytes] = []
+        self._missing = 1
+        self._complete = False
+
+    def feed(self, data: bytes) -> bytes | None:
+        """None: more is needed. Else the stream is complete, and this is what follows it.
+
+        Raises DecodeError for what is no such stream (also a wrong signature).
+        """
+        assert not self._complete, "nothing of the stream is left"
+        self._chunks.append(data)
+        self._missing -= len(data)
+        if self._missing > 0:
+            return None  # joined once, however many chunks a node comes in
+        source = self._input
+        source.append(self._chunks)
+        self._chunks.clear()
+        missing = 0
+        if self._reader is not None:
+            missing = self._read_tree(self._reader)
+            if not missing:
+                self._reader = None
+        if self._reader is None:
+            missing = self._read_signature()
+        self._missing = missing
+        return None if missing else source.buf[source.pos :]
+
+    def _read_tree(self, reader: TreeReader) -> int:
+        # Nothing of what is made here is garbage; looking for it would take a third of the time.
+        collecting = gc.isenabled()
+        gc.disable()
+        try:
+            return reader.read(self._input)
+        finally:
+            if collecting:
+                gc.enable()
+
+    def _read_signature(self) -> int:
+        source = self._input
+        end = source.pos + len(SIGNATURE)
+        found = source.buf[source.pos : end]
+        if not SIGNATURE.startswith(found):
+            raise DecodeError(f"Missing signature. Got {found.hex()}")
+        if len(found) < len(SIGNATURE):
+            return len(SIGNATURE) - len(found)
+        source.pos = end
+        self._complete = True
+        return 0
+
+    def finished_tree(self) -> DataTree:
+        """The tree, once the stream is complete."""
+        assert self._complete, "the stream has ended"
+        return self._tree
+
+
+class _ReceivedInput:
+    """Bytes of a connection, for TreeReader."""
+
+    __slots__ = ("buf", "dropped", "pos")
+
+    def __init__(self) -> None:
+        self.buf = b""
+        self.pos = 0
+        self.dropped = 0
+
+    def append(self, chunks: list[bytes]) -> None:
+        """Drop what is consumed, and add `chunks`."""
+        self.buf = b"".join((self.buf[self.pos :], *chunks))
+        self.dropped += self.pos
+        self.pos = 0
+
+    def offset(self) -> int:
+        """How many bytes have been consumed."""
+        return self.dropped + self.pos
+
+
+class TreeReader:
+    """Fills a tree from a stream of which only a part is there at a time."""
+
+    def __init__(self, tree: DataTree, limit: int) -> None:
+        """`tree` is new. Lengths up to `limit` bytes are believed."""
+        self._tree = tree
+        self._limit = limit
+        self._left = -1  # sessions or ACLs still to come; -1: their number is to come
+        self._parts = [self._read_sessions, self._read_acls, self._read_nodes]
+        # Siblings mostly come one after the other: where those below `_parent` are noted.
+        self._parent: str | None = None
+        self._siblings: Children = {}
+        self._in_digest = False
+        self._wide: list[str] = []
+        self._counts: dict[int, int] = {}
+        self._taken = 0
+        _clear_built_in(tree)
+
+    def read(self, source: SnapshotInput | _ReceivedInput) -> int:
+        """Take what is complete of `source`; return 0 at the end of the tree.
+
+        Else return how many bytes more are needed to go on, at least. Raises DecodeError.
+        """
+        parts = self._parts
+        while parts:
+            missing = parts[0](source)
+            if missing:
+                return missing
+            del parts[0]
+        return 0
+
+    def _read_count(self, source: SnapshotInput | _ReceivedInput) -> bool:
+        """Whether the number of what comes next is known."""
+        if self._left < 0:
+            if len(source.buf) - source.pos < 4:
+                return False
+            self._left = max(_INT.unpack_from(source.buf, source.pos)[0], 0)
+            source.pos += 4
+        return True
+
+    def _read_sessions(self, source: SnapshotInput | _ReceivedInput) -> int:
+        if not self._read_count(source):
+            return 1
+        size = min(self._left, (len(source.buf) - source.pos) // _SESSION.size) * _SESSION.size
+        part = source.buf[source.pos : source.pos + size]
+        self._tree.sessions.update(_SESSION.iter_unpack(part))
+        source.pos += size
+        self._left -= size // _SESSION.size
+        if self._left:
+            return _SESSION.size - (len(source.buf) - source.pos)
+        self._left = -1
+        return 0
+
+    def _read_acls(self, source: SnapshotInput | _ReceivedInput) -> int:
+        if not self._read_count(source):
+            return 1
+        buf = source.buf
+        while self._left:
+            pos = source.pos
+            if pos + 8 > len(buf):
+                return pos + 8 - len(buf)
+            try:
+                acls, end = read_acls(buf, pos + 8)
+            except DecodeError:
+                if len(buf) - pos > self._limit:
+                    raise  # longer than a txn can be: do not look for its end any further
+                return 1
+            self._tree.acl_cache.load(_LONG.unpack_from(buf, pos)[0], acls or ())
+            source.pos = end
+            self._left -= 1
+        return 0
+
+    def _read_nodes(self, source: SnapshotInput | _ReceivedInput) -> int:
+        """DataTree.add_loaded_node for a million nodes."""
+        tree = self._tree
+        nodes = tree.nodes
+        counts = self._counts
+        count_digest = tree.count_digest
+        parent_path = self._parent
+        siblings = self._siblings
+        in_digest = self._in_digest
+        limit = self._limit
+        digest = size = taken = 0
+        int_at = _INT.unpack_from
+        rest_at = _ACL_AND_STAT.unpack_from
+        buf = source.buf
+        pos = source.pos
+        have = len(buf)
+        missing = -1
+        while missing < 0:
+            # The smallest node has 76 bytes; the terminator has 5.
+            if pos + 5 > have:
+                missing = pos + 5 - have
+                break
+            (length,) = int_at(buf, pos)
+            start = pos + 4
+            end = start + length
+            if length == 1 and buf[start] == SLASH:
+                source.pos = end
+                missing = 0
+                break
+            if not 0 <= length <= limit:
+                source.pos = pos
+                raise DecodeError(f"Unreasonable length = {length} at {source.offset()}")
+            stop = end + 4
+            if stop > have:
+                missing = stop + ACL_AND_STAT_BYTES - have
+                break
+            (data_length,) = int_at(buf, end)
+            if data_length >= 0:
+                stop += data_length
+            if not -1 <= data_length <= limit:
+                source.pos = end
+                raise DecodeError(f"Unreasonable length = {data_length} at {source.offset()}")
+            if stop + ACL_AND_STAT_BYTES > have:
+                missing = stop + ACL_AND_STAT_BYTES - have
+                break
+            data = None if data_length < 0 else buf[end + 4 : stop]
+            name = buf[start:end]
+            acl, first, middle, owner, pzxid = rest_at(buf, stop)
+            stat = first + pzxid + middle + owner
+            pos = stop + ACL_AND_STAT_BYTES
+            try:
+                path = str(name, "utf-8")
+            except UnicodeDecodeError:
+                path = str(name, "utf-8", "replace")
+                name = encode_text(path)
+            above = path[: path.rfind("/")]
+            if above != parent_path or not path:
+                if not path:
+                    nodes[""] = DataNode(data, acl, stat)
+                if len(siblings) >= WIDE:
+                    self._wide.append(parent_path or "")
+                siblings = _siblings_below(above, path, nodes)
+                parent_path = above
+                in_digest = count_digest and not f"{above}/".startswith("/zookeeper/")
+            if path:
+                nodes[path] = DataNode(data, acl, stat)
+                siblings[path] = None
+            counts[acl] = counts.get(acl, 0) + 1
+            taken += 1
+            size += len(path) + data_length if data else len(path)
+            if owner != NO_OWNER:
+                tree.index_owner(path, int.from_bytes(owner, "big", signed=True))
+            if in_digest:
+                digest += crc32(stat, crc32(data, crc32(name)) if data else crc32(name))
+        self._parent = parent_path
+        self._siblings = siblings
+        self._in_digest = in_digest
+        self._taken += taken
+        tree.data_size += size
+        tree.digest = (tree.digest + digest) & MASK64
+        if missing:
+            source.pos = pos
+            return missing
+        self._finish()
+        return 0
+
+    def _finish(self) -> None:
+        tree = self._tree
+        nodes = tree.nodes
+        for above in (*self._wide, self._parent or ""):
+            children = nodes[above].children if above in nodes else None
+            if isinstance(children, dict) and len(children) >= WIDE:
+                nodes[above].children = WideChildren(children)
+        for acl, count in self._counts.items():
+            tree.acl_cache.use(acl, count)
+        if self._taken != len(nodes) and tree.count_digest:
+            tree.digest = tree_digest(nodes)  # a path came twice
+        _restore_built_in(tree)
+        nodes["/"] = nodes[""]
+        tree.finish_loading()
 
 
 def _clear_built_in(tree: DataTree) -> None:
     tree.nodes.clear()
     tree.acl_cache.__init__()  # type: ignore[misc]
-    tree.data_size = 0
+    tree.data_size = tree.digest = 0
 
 
 def _restore_built_in(tree: DataTree) -> None:
@@ -240,67 +499,6 @@ def _restore_built_in(tree: DataTree) -> None:
             tree.digest += node_digest(path, b"", node.stat)
 
 
-def _take_acl(source: SnapshotInput, tree: DataTree, limit: int) -> None:
-    acl_id = source.take_long()
-    while True:
-        try:
-            acls, end = read_acls(source.buf, source.pos)
-        except DecodeError:
-            if len(source.buf) - source.pos > limit:
-                raise  # longer than a txn can be: do not look for its end in the whole file
-            source.refill()
-            continue
-        source.pos = end
-        tree.acl_cache.load(acl_id, acls or ())
-        return
-
-
-def _take_nodes(source: SnapshotInput, tree: DataTree, limit: int) -> None:
-    # DataTree.add_loaded_node for a million nodes: siblings mostly come one after the other.
-    nodes = tree.nodes
-    counts: dict[int, int] = {}
-    parent_path: str | None = None
-    siblings: Children = {}
-    wide: list[str] = []
-    in_digest = False
-    taken = size = digest = 0
-    for name, data, acl, stat, owner in _parse_nodes(source, limit):
-        try:
-            path = str(name, "utf-8")
-        except UnicodeDecodeError:
-            path = str(name, "utf-8", "replace")
-            name = encode_text(path)
-        above = path[: path.rfind("/")]
-        if above != parent_path or not path:
-            if not path:
-                nodes[""] = DataNode(data, acl, stat)
-            if len(siblings) >= WIDE:
-                wide.append(parent_path or "")
-            siblings = _siblings_below(above, path, nodes)
-            parent_path = above
-            in_digest = tree.count_digest and not f"{above}/".startswith("/zookeeper/")
-        if path:
-            nodes[path] = DataNode(data, acl, stat)
-            siblings[path] = None
-        counts[acl] = counts.get(acl, 0) + 1
-        taken += 1
-        size += len(path) + len(data) if data else len(path)
-        if owner != NO_OWNER:
-            tree.index_owner(path, int.from_bytes(owner, "big", signed=True))
-        if in_digest:
-            digest += crc32(stat, crc32(data, crc32(name)) if data else crc32(name))
-    for above in (*wide, parent_path or ""):
-        children = nodes[above].children if above in nodes else None
-        if isinstance(children, dict) and len(children) >= WIDE:
-            nodes[above].children = WideChildren(children)
-    tree.data_size = size
-    for acl, count in counts.items():
-        tree.acl_cache.use(acl, count)
-    tree.digest = digest & MASK64
-    if taken != len(nodes) and tree.count_digest:
-        tree.digest = tree_digest(nodes)  # a path came twice
-
-
 def _siblings_below(above: str, path: str, nodes: dict[str, DataNode]) -> Children:
     """Where the children of `above` are noted. Raises DecodeError if it is missing."""
     parent = nodes.get(above)
@@ -309,75 +507,3 @@ def _siblings_below(above: str, path: str, nodes: dict[str, DataNode]) -> Childr
     if parent.children is None:
         parent.children = {}
     return parent.children
-
-
-def _parse_nodes(
-    source: SnapshotInput, limit: int
-) -> Iterator[tuple[bytes, bytes | None, int, bytes, bytes]]:
-    """Yield (path, data, ACL id, stat, owner) of each node; takes the terminator, too."""
-    int_at = _INT.unpack_from
-    rest_at = _ACL_AND_STAT.unpack_from
-    while True:
-        buf = source.buf
-        pos = source.pos
-        size = len(buf)
-        while pos + 4 <= size:
-            (length,) = int_at(buf, pos)
-            start = pos + 4
-            end = start + length
-            if length == 1 and buf[start:end] == b"/":
-                source.pos = end
-                return
-            if not 0 <= length <= limit:
-                source.pos = pos
-                raise DecodeError(f"Unreasonable length = {length} at {source.offset()}")
-            data_start = end + 4
-            if data_start > size:
-                break
-            (data_length,) = int_at(buf, end)
-            if data_length >= 0:
-                stop = data_start + data_length
-                data = buf[data_start:stop]
-            else:
-                stop = data_start
-                data = None
-            if not -1 <= data_length <= limit:
-                source.pos = end
-                raise DecodeError(f"Unreasonable length = {data_length} at {source.offset()}")
-            if stop + ACL_AND_STAT_BYTES > size:
-                break
-            acl, first, middle, owner, pzxid = rest_at(buf, stop)
-            source.pos = pos = stop + ACL_AND_STAT_BYTES
-            yield buf[start:end], data, acl, first + pzxid + middle + owner, owner
-        source.refill()
-
-
-class TreeReceiver:
-    """Reads what `serialize_stream` yields, as it comes over a connection."""
-
-    def __init__(self, tree: DataTree, limit_bytes: int) -> None:
-        """`tree` is new; lengths up to `limit_bytes` are believed."""
-        self._tree = tree
-        self._limit = limit_bytes
-        self._received = bytearray()
-        self._complete = False
-
-    def feed(self, data: bytes) -> bytes | None:
-        """None: more is needed. Else the stream is complete, and this is what follows it.
-
-        Raises DecodeError for what is no such stream (also a wrong signature).
-        """
-        self._received += data
-        if SIGNATURE not in self._received:
-            return None
-        source = SnapshotInput(iter((bytes(self._received),)))
-        deserialize_tree(source, self._tree, self._limit)
-        if source.take(len(SIGNATURE)) != SIGNATURE:
-            raise DecodeError("Missing signature")
-        self._complete = True
-        return source.buf[source.pos :]
-
-    def finished_tree(self) -> DataTree:
-        """The tree, once the stream is complete."""
-        assert self._complete, "the stream has ended"
-        return self._tree
