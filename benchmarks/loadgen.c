@@ -46,9 +46,9 @@ static const char *const mix_name[MIX_KINDS] = { "get", "set", "create", "multi"
 /* ------------------------------------------------------------------------------- options */
 
 static struct {
-    const char *mode, *server, *mix, *root, *create_root, *trace;
+    const char *mode, *servers, *mix, *root, *create_root, *trace, *pids;
     long connections, window, bytes, nodes, parents, create_parents, batch, count, parallel;
-    long timeout_ms, pid;
+    long timeout_ms;
     double seconds, warmup, rate;
     bool no_prepare, cleanup;
 } option = {
@@ -75,7 +75,7 @@ static const struct { const char *name; char type; void *value; const char *help
     { "trace", 's', &option.trace, "file for 'sent latency' per request: ns since 1970, ns" },
     { "parallel", 'n', &option.parallel, "connects in flight while opening sessions (32)" },
     { "timeout-ms", 'n', &option.timeout_ms, "session timeout asked for (30000)" },
-    { "pid", 'n', &option.pid, "server process whose CPU time is measured" },
+    { "pid", 's', &option.pids, "server process whose CPU time is measured; several: PID,PID" },
     { "no-prepare", 'b', &option.no_prepare, "the znodes are there already" },
     { "cleanup", 'b', &option.cleanup, "delete what create made, after the measurement" },
 };
@@ -93,7 +93,7 @@ static void fail(const char *format, ...) {
 
 __attribute__((noreturn))
 static void usage(void) {
-    fputs("usage: loadgen load|watch|sessions HOST:PORT [--option value]...\n", stderr);
+    fputs("usage: loadgen load|watch|sessions HOST:PORT[,HOST:PORT...] [--option value]...\n", stderr);
     for (int i = 0; i < OPTIONS; i++)
         fprintf(stderr, "  --%-15s %s\n", option_table[i].name, option_table[i].help);
     exit(2);
@@ -102,7 +102,7 @@ static void usage(void) {
 static void parse_options(int count, char **words) {
     if (count < 3) usage();
     option.mode = words[1];
-    option.server = words[2];
+    option.servers = words[2];
     for (int i = 3; i < count; i++) {
         int found = 0;
         if (strncmp(words[i], "--", 2)) usage();
@@ -151,9 +151,21 @@ static int64_t process_cpu_ns(long pid) {
     return ticks * (SECOND / sysconf(_SC_CLK_TCK));
 }
 
+/* Of all members of an ensemble, where there are several. */
+static int64_t servers_cpu_ns(void) {
+    int64_t sum = 0;
+    char *next;
+    for (const char *at = option.pids; *at; at = next + (*next == ',')) {
+        long pid = strtol(at, &next, 10);
+        if (next == at) fail("--pid: %s", option.pids);
+        sum += process_cpu_ns(pid);
+    }
+    return sum;
+}
+
 static struct usage take_usage(void) {
     struct usage u = { .own_ns = clock_ns(CLOCK_PROCESS_CPUTIME_ID) };
-    if (option.pid) u.server_ns = process_cpu_ns(option.pid);
+    if (option.pids) u.server_ns = servers_cpu_ns();
     FILE *file = fopen("/proc/stat", "r");
     double v[8];
     if (file && fscanf(file, "cpu %lf %lf %lf %lf %lf %lf %lf %lf", v, v + 1, v + 2, v + 3, v + 4,
@@ -167,7 +179,7 @@ static struct usage take_usage(void) {
 }
 
 static void print_usage(struct usage from, struct usage to, int64_t operations) {
-    if (option.pid)
+    if (option.pids)
         printf(",\"server_cpu_s\":%.2f,\"server_cpu_us_per_op\":%.3f", (to.server_ns - from.server_ns) / 1e9,
                operations ? (to.server_ns - from.server_ns) / 1e3 / operations : 0);
     printf(",\"generator_cpu_s\":%.3f,\"machine_busy\":%.3f}\n", (to.own_ns - from.own_ns) / 1e9,
@@ -336,7 +348,10 @@ static int epoll_fd;
 static uint32_t slot_mask;
 static long ready_connections;
 static int64_t errors, disconnects, last_progress;
-static struct addrinfo *address;
+/* Of the servers. Connection n goes to the nth, and round again. */
+enum { MOST_SERVERS = 16 };
+static struct addrinfo *addresses[MOST_SERVERS];
+static int address_count;
 
 static void watch_socket(struct connection *c, int operation, bool writable) {
     struct epoll_event e = { EPOLLIN | (writable ? EPOLLOUT : 0), { .ptr = c } };
@@ -366,6 +381,7 @@ static void flush(struct connection *c) {
 
 static void open_connection(struct connection *c) {
     int yes = 1;
+    struct addrinfo *address = addresses[(c - connections) % address_count];
     c->opened = now_ns();
     if ((c->fd = socket(address->ai_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0)) < 0)
         fail("socket: %s", strerror(errno));
@@ -556,6 +572,21 @@ static void make_root(const struct layout *l) {
     setup_drain();
 }
 
+/* What one member has acknowledged, another may not have yet: wait until all have it. */
+static void sync_all(long count) {
+    struct buffer frame = { 0 };
+    if (address_count == 1) return;
+    put_header(&frame, SYNC);
+    put_string(&frame, "/");
+    close_frame(&frame);
+    for (long i = 0; i < count; i++) {
+        setup_send(&connections[i], &frame, NULL, 0, 0);
+        flush(&connections[i]);
+    }
+    setup_wait(0);
+    free(frame.bytes);
+}
+
 /* Every znode is created if it is not there, then gets this run's data. */
 static void prepare(bool uses_existing, bool uses_created) {
     mode = (struct mode){ .reply = setup_reply };
@@ -573,6 +604,7 @@ static void prepare(bool uses_existing, bool uses_created) {
     }
     if (uses_created) make_root(&created);
     setup_drain();
+    sync_all(option.connections);
 }
 
 static void delete_created(long count) {
@@ -843,6 +875,7 @@ static void run_watch(void) {
     open_all(option.connections + 1);
     mode = (struct mode){ .reply = setup_reply };
     make_root(&(struct layout){ path, strlen(path), 0 });
+    sync_all(option.connections);
     mode = (struct mode){ .reply = watch_reply, .event = watch_event, .end_of_input = watch_flush };
     for (long i = 0; i < option.connections; i++) { arm(&connections[i], now_ns()); flush(&connections[i]); }
     watch_wait(false);
@@ -891,13 +924,17 @@ static void run_sessions(void) {
 /* ------------------------------------------------------------------------------------- main */
 
 static void resolve(void) {
-    char *host = strdup(option.server), *colon = strrchr(host, ':');
-    if (!colon) fail("HOST:PORT, not %s", option.server);
-    *colon = 0;
-    struct addrinfo hints = { .ai_socktype = SOCK_STREAM };
-    int error = getaddrinfo(host, colon + 1, &hints, &address);
-    if (error) fail("%s: %s", option.server, gai_strerror(error));
-    free(host);
+    char *rest = strdup(option.servers), *all = rest;
+    for (char *host; (host = strsep(&rest, ",")); address_count++) {
+        char *colon = strrchr(host, ':');
+        if (!colon) fail("HOST:PORT, not %s", host);
+        if (address_count == MOST_SERVERS) fail("more than %d servers", MOST_SERVERS);
+        *colon = 0;
+        struct addrinfo hints = { .ai_socktype = SOCK_STREAM };
+        int error = getaddrinfo(host, colon + 1, &hints, &addresses[address_count]);
+        if (error) fail("%s:%s: %s", host, colon + 1, gai_strerror(error));
+    }
+    free(all);
 }
 
 static void make_connections(long count, long most_in_flight) {

@@ -17,8 +17,8 @@ ANSWER_LIMIT_S = 60.0
 # for a session comes before its database is there. So an attempt is given up early and made again.
 ATTEMPT_LIMIT_S = 0.25
 
-GET_DATA, DELETE, GET_CHILDREN, CLOSE = 4, 2, 8, -11
-NO_NODE = -101
+CREATE, DELETE, GET_DATA, SET_DATA, GET_CHILDREN, CLOSE = 1, 2, 4, 5, 8, -11
+NO_NODE, NODE_EXISTS = -101, -110
 
 
 class ServerError(Exception):
@@ -75,6 +75,20 @@ class Session:
     def get_data(self, path: str) -> int:
         """Read a znode; returns the error code, 0 for none."""
         return self.call(GET_DATA, _string(path) + b"\0")[0]
+
+    def create(self, path: str) -> None:
+        """Make a znode, open to all; it may be there. Raises ServerError."""
+        acl = struct.pack(">ii", 1, 31) + _string("world") + _string("anyone")
+        error, _ = self.call(CREATE, _string(path) + _string("") + acl + struct.pack(">i", 0))
+        if error not in (0, NODE_EXISTS):
+            raise ServerError(f"error {error} creating {path}")
+
+    def set_data(self, path: str, data: bytes) -> None:
+        """Raises ServerError."""
+        body = _string(path) + struct.pack(">i", len(data)) + data + struct.pack(">i", -1)
+        error, _ = self.call(SET_DATA, body)
+        if error:
+            raise ServerError(f"error {error} setting {path}")
 
     def delete_tree(self, path: str) -> None:
         """Remove a znode and all below it; it need not be there. Raises ServerError."""

@@ -11,8 +11,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.harness.client import Address
-
 SOURCE = Path(__file__).resolve().parent.parent / "loadgen.c"
 RUN_LIMIT_S = 600.0
 
@@ -45,12 +43,13 @@ class LoadGenerator:
     """One run of the generator, which can be waited for or ended early."""
 
     def __init__(
-        self, program: Path, address: Address, arguments: Sequence[str], pid: int | None = None
+        self, program: Path, target: str, arguments: Sequence[str], pids: str | None = None
     ) -> None:
+        """`target` is host:port, or several with commas between; `pids` likewise."""
         mode, *rest = arguments
-        command = [str(program), mode, f"{address[0]}:{address[1]}", *rest]
-        if pid is not None:
-            command += ["--pid", str(pid)]
+        command = [str(program), mode, target, *rest]
+        if pids is not None:
+            command += ["--pid", pids]
         self.command = command
         self.process = subprocess.Popen(
             command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True

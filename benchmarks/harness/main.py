@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
@@ -19,15 +19,18 @@ from types import FrameType
 
 from benchmarks.harness import report
 from benchmarks.harness.client import Address
+from benchmarks.harness.ensemble import Ensemble, Member
 from benchmarks.harness.loadgen import LoadFailed, compile_loadgen
-from benchmarks.harness.plan import Plan, Results, Settings
-from benchmarks.harness.rows import LOAD, Row, choose
-from benchmarks.harness.servers import Server, apache_server, find_classpath, zkpy_server
+from benchmarks.harness.plan import Maker, Plan, Results, Settings
+from benchmarks.harness.rows import ENSEMBLE_ROWS, LOAD, ROWS, Row, choose
+from benchmarks.harness.servers import Server, apache_command, find_classpath, zkpy_command
 
 PROJECT = Path(__file__).resolve().parent.parent.parent
 # A disk in memory makes syncing free, and the comparison worthless.
 IN_MEMORY = ("tmpfs", "ramfs")
-TABLE_BEGIN, TABLE_END = "<!-- table: benchmarks/run --update-readme -->", "<!-- end of table -->"
+TABLE_BEGIN = "<!-- table: benchmarks/run --update-readme -->"
+ENSEMBLE_TABLE_BEGIN = "<!-- table: benchmarks/run --ensemble --update-readme -->"
+TABLE_END = "<!-- end of table -->"
 
 
 def arguments() -> argparse.ArgumentParser:
@@ -44,8 +47,9 @@ def arguments() -> argparse.ArgumentParser:
     add("--repeats", type=int, default=3, help="runs per row and server (default: 3)")
     add("--warm-up", type=float, default=4, metavar="SECONDS", help="each warm-up load (default 4)")
     add("--only", choices=("zkpy", "apache"), help="measure one of the two")
+    add("--ensemble", action="store_true", help="ensembles of three members, and their rows")
     add("--server", metavar="HOST:PORT", help="measure this running server instead")
-    add("--pid", type=int, help="its process, when it is on this machine: for CPU time")
+    add("--pid", metavar="PID", help="its process, when it is on this machine: for CPU time")
     add("--zkpy-python", default=sys.executable, metavar="PATH", help="Python that runs zkpy")
     add("--installed", action="store_true", help="zkpy as installed there, not the one in src")
     add(
@@ -72,9 +76,9 @@ def copy_of_zkpy(options: argparse.Namespace, folder: Path) -> dict[str, str]:
 
 def server_makers(
     options: argparse.Namespace, folder: Path, environment: dict[str, str]
-) -> dict[str, Callable[[str], Server]]:
+) -> dict[str, Maker]:
     """Name -> what makes a server in a new folder below `folder`. Raises LoadFailed."""
-    makers: dict[str, Callable[[str], Server]] = {}
+    makers: dict[str, Maker] = {}
     if options.only != "zkpy":
         classpath = find_classpath(PROJECT, options.apache_classpath)
         if shutil.which(options.java) is None or classpath is None:
@@ -84,19 +88,30 @@ def server_makers(
             )
         flags = shlex.split(options.java_flags)
 
-        def apache(name: str) -> Server:
-            return apache_server(
-                new_folder(folder, "apache-" + name), options.java, flags, classpath
-            )
-
-        makers[report.APACHE] = apache
+        command = apache_command(options.java, flags, classpath)
+        makers[report.APACHE] = maker(options, report.APACHE, folder, command, {})
     if options.only != "apache":
-
-        def zkpy(name: str) -> Server:
-            return zkpy_server(new_folder(folder, "zkpy-" + name), options.zkpy_python, environment)
-
-        makers[report.ZKPY] = zkpy
+        command = zkpy_command(options.zkpy_python)
+        makers[report.ZKPY] = maker(options, report.ZKPY, folder, command, environment)
     return makers
+
+
+def maker(
+    options: argparse.Namespace,
+    kind: str,
+    folder: Path,
+    command: Sequence[str],
+    environment: Mapping[str, str],
+) -> Maker:
+    """What makes a server of that kind, or three that are an ensemble, in new folders."""
+
+    def server(name: str) -> Server:
+        return Server(kind, command, new_folder(folder, f"{kind}-{name}"), environment)
+
+    def member(name: str) -> Member:
+        return Member(kind, command, new_folder(folder, f"{kind}-{name}"), environment)
+
+    return (lambda name: Ensemble(member, name)) if options.ensemble else server
 
 
 def new_folder(parent: Path, name: str) -> Path:
@@ -131,13 +146,14 @@ def full_report(
     where: str,
 ) -> str:
     """The table, what it was measured on, and what limits the rows that zkpy missed."""
+    cpu_of = "all three members" if options.ensemble else "the server"
     versions = ", ".join(f"{name} {results.versions.get(name, '?')}" for name in servers)
     if report.APACHE in servers:
         flags = f"with {options.java_flags}" if options.java_flags else "with its default settings"
         versions += f", {report.java_version(options.java)} {flags}"
     parts = [
         f"{where}; {versions}. Medians of {options.repeats} x {options.seconds:g} s;\n"
-        "operations per second, in brackets the server's CPU time for each.",
+        f"operations per second, in brackets the CPU time of {cpu_of} for each.",
         report.table(rows, results, servers),
     ]
     if report.ZKPY in servers and (limits := report.limits(rows, results)):
@@ -145,17 +161,17 @@ def full_report(
     return "\n\n".join(parts)
 
 
-def update_readme(text: str) -> None:
+def update_readme(text: str, begin: str = TABLE_BEGIN) -> None:
     """Put the report in place of the one that benchmarks/README.md has."""
     readme = PROJECT / "benchmarks" / "README.md"
-    before, rest = readme.read_text().split(TABLE_BEGIN)
-    _, after = rest.split(TABLE_END)
-    readme.write_text(f"{before}{TABLE_BEGIN}\n{text}\n{TABLE_END}{after}")
+    before, rest = readme.read_text().split(begin)
+    after = rest.partition(TABLE_END)[2]
+    readme.write_text(f"{before}{begin}\n{text}\n{TABLE_END}{after}")
 
 
 def run(options: argparse.Namespace) -> int:
     """Measure and report; returns the exit code: 1 when anything failed to be measured."""
-    rows = choose(options.rows)
+    rows = choose(options.rows, ENSEMBLE_ROWS if options.ensemble else ROWS)
     if options.list:
         for row in rows:
             print(f"{row.name:14} {row.title} (must reach {report.target(row)})")
@@ -189,7 +205,7 @@ def run(options: argparse.Namespace) -> int:
     text = full_report(options, rows, results, servers, where)
     print(text)
     if options.update_readme:
-        update_readme(text)
+        update_readme(text, ENSEMBLE_TABLE_BEGIN if options.ensemble else TABLE_BEGIN)
     if options.json:
         content = {"machine": where, "options": vars(options), **asdict(results)}
         options.json.write_text(json.dumps(content, indent=1, default=str) + "\n")

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from benchmarks.harness import rows as r
 from benchmarks.harness.client import Address, ServerError, Session, server_version
+from benchmarks.harness.ensemble import Ensemble
 from benchmarks.harness.loadgen import LoadFailed, LoadGenerator, Result
 from benchmarks.harness.servers import Server, StartFailed
 
@@ -26,6 +27,8 @@ SNAPSHOT_LIMIT_S = 300.0
 ZNODES = 1_000_000
 FILLED = ("--root", "/bench/filled", "--parents", "100", "--nodes", str(ZNODES), "--no-prepare")
 FIRST_READ = "/bench/filled/d099/n0999999"
+REJOIN_ZNODES = 100_000
+REJOIN_READ = "/bench/filled/d099/n0099999"
 REPLAYED = 30_000  # txns after the last snapshot, for a restart to replay; too few for the next one
 SETS_PER_S = 5000  # towards the next snapshot; a rate that leaves the gets undisturbed
 WARM_UP_LOADS = (  # each part of the servers that a row needs, so that a JVM has compiled it
@@ -38,6 +41,10 @@ WARM_UP_LOADS = (  # each part of the servers that a row needs, so that a JVM ha
     "load --mix get --connections 8 --window 64",
     "load --mix set --connections 8 --window 64",
 )
+
+
+Measured = Server | Ensemble
+Maker = Callable[[str], Measured]
 
 
 @dataclass
@@ -109,27 +116,36 @@ class Plan:
 
     # ------------------------------------------------------------------ servers of our own
 
-    def run(self, make_servers: Sequence[Callable[[str], Server]]) -> Results:
+    def run(self, make_servers: Sequence[Maker]) -> Results:
         """All rows; each maker gives a stopped server in a new folder of the name given."""
         self.measure_starts(make_servers)
         if self.chosen(r.LOAD):
             self.measure_loads([make("loads") for make in make_servers])
+        if self.chosen(*r.MISHAPS):
+            for make in make_servers:
+                ensemble = make("mishaps")
+                assert isinstance(ensemble, Ensemble)
+                try:
+                    self.measure_mishaps(ensemble)
+                finally:
+                    ensemble.stop()
         if self.chosen(*r.BIG):
             for make in make_servers:
                 server = make("znodes")
+                assert isinstance(server, Server)
                 try:
                     self.measure_big(server)
                 finally:
                     server.stop()
         return self.results
 
-    def start(self, server: Server, read: str | None = None) -> float:
+    def start(self, server: Measured, read: str | None = None) -> float:
         """Start it; returns the seconds, see Server.start."""
         elapsed_s = server.start(read)
         self.results.versions.setdefault(server.name, server_version(server.address))
         return elapsed_s
 
-    def measure_starts(self, make_servers: Sequence[Callable[[str], Server]]) -> None:
+    def measure_starts(self, make_servers: Sequence[Maker]) -> None:
         """Empty folder to first session, and the memory of a server that has done nothing else."""
         rows = self.chosen(r.START, r.IDLE_MEMORY)
         if rows:
@@ -149,7 +165,7 @@ class Plan:
                 finally:
                     server.stop()
 
-    def warm_files(self, make_servers: Sequence[Callable[[str], Server]]) -> None:
+    def warm_files(self, make_servers: Sequence[Maker]) -> None:
         """Start each once, so that its files are in memory."""
         for make in make_servers:
             server = make("first")
@@ -159,7 +175,7 @@ class Plan:
             finally:
                 server.stop()
 
-    def measure_loads(self, servers: Sequence[Server]) -> None:
+    def measure_loads(self, servers: Sequence[Measured]) -> None:
         rows = self.chosen(r.LOAD)
         try:
             for server in servers:
@@ -184,7 +200,7 @@ class Plan:
             for server in servers:
                 server.stop()
 
-    def measure_load(self, row: r.Row, server: Server) -> None:
+    def measure_load(self, row: r.Row, server: Measured) -> None:
         with self.failing_as([row], server.name):
             if not server.running:
                 say(f"{server.name} has ended; started again. It said:\n{server.log_tail()}")
@@ -192,17 +208,36 @@ class Plan:
                 self.warm_up(server)
             time.sleep(SETTLE_S)
             arguments = [*row.loadgen, "--seconds", str(self.settings.seconds)]
-            result = LoadGenerator(self.program, server.address, arguments, server.pid).finish()
+            target = target_of(row, server)
+            result = LoadGenerator(self.program, target, arguments, server.pids).finish()
             measurement = Measurement(result["operations_per_s"], result)
             self.results.add(row.name, server.name, measurement)
 
-    def warm_up(self, server: Server) -> None:
+    def warm_up(self, server: Measured) -> None:
         if self.settings.warm_up_s <= 0:
             return
         say(f"warming up {server.name}")
         for load in WARM_UP_LOADS:
             arguments = [*load.split(), "--warmup", "0", "--seconds", str(self.settings.warm_up_s)]
-            LoadGenerator(self.program, server.address, arguments).finish()
+            LoadGenerator(self.program, server.target, arguments).finish()
+
+    # ------------------------------------------------------- members that die and come back
+
+    def measure_mishaps(self, ensemble: Ensemble) -> None:
+        with self.failing_as(self.chosen(*r.MISHAPS), ensemble.name):
+            self.start(ensemble)
+            for row in self.chosen(r.FAILOVER):
+                for _ in range(self.settings.repeats):
+                    time.sleep(SETTLE_S)
+                    self.results.add(row.name, ensemble.name, Measurement(ensemble.kill_leader()))
+            for row in self.chosen(r.REJOIN):
+                fill = "load --mix create --connections 8 --window 64 --create-root /bench/filled"
+                fill += f" --create-parents 100 --count {REJOIN_ZNODES} --seconds 300"
+                LoadGenerator(self.program, ensemble.target, fill.split()).finish()
+                for _ in range(self.settings.repeats):
+                    time.sleep(SETTLE_S)
+                    elapsed_s = ensemble.restart_follower(REJOIN_READ)
+                    self.results.add(row.name, ensemble.name, Measurement(elapsed_s))
 
     # ------------------------------------------------------------------- a million znodes
 
@@ -216,7 +251,7 @@ class Plan:
             fill = "load --mix create --connections 8 --window 64 --create-root /bench/filled"
             arguments = [*fill.split(), "--create-parents", "100"]
             arguments += ["--count", str(ZNODES), "--seconds", "500"]
-            filled = LoadGenerator(self.program, server.address, arguments, server.pid).finish()
+            filled = LoadGenerator(self.program, server.target, arguments, server.pids).finish()
             if filled["operations"] < ZNODES:
                 raise LoadFailed(f"only {filled['operations']} znodes created in 500 s")
             wait_for_quiet(server)
@@ -234,7 +269,7 @@ class Plan:
                 for _ in range(self.settings.repeats):
                     sets = ["load", "--mix", "set", "--connections", "8", "--window", "64", *FILLED]
                     sets += ["--count", str(REPLAYED), "--seconds", "300"]
-                    LoadGenerator(self.program, server.address, sets).finish()
+                    LoadGenerator(self.program, server.target, sets).finish()
                     wait_for_quiet(server)
                     server.stop()
                     elapsed_s = self.start(server, FIRST_READ)
@@ -257,8 +292,8 @@ class Plan:
         paced = ["load", "--mix", "get", "--connections", "16", "--rate", "2000"]
         gets_arguments = [*paced, *FILLED, "--warmup", "1", *limit, "--trace", str(trace)]
         sets = ["load", "--mix", "set", "--connections", "8", "--rate", str(SETS_PER_S)]
-        gets = LoadGenerator(self.program, server.address, gets_arguments)
-        writer = LoadGenerator(self.program, server.address, [*sets, *FILLED, *limit])
+        gets = LoadGenerator(self.program, server.target, gets_arguments)
+        writer = LoadGenerator(self.program, server.target, [*sets, *FILLED, *limit])
         try:
             begin = wait_for_snapshot(server)
             writer.end_early()
@@ -281,12 +316,13 @@ class Plan:
 
     # --------------------------------------------------------------- a server somewhere else
 
-    def run_against(self, name: str, address: Address, pid: int | None) -> Results:
+    def run_against(self, name: str, address: Address, pid: str | None) -> Results:
         """The rows that a client can see, against a server that is running already.
 
         Everything is done below one znode, which is deleted at the end.
         """
         root = f"/zkpy-benchmark-{int(time.time())}"
+        target = f"{address[0]}:{address[1]}"
         self.results.versions[name] = server_version(address)
         try:
             for row in self.chosen(r.LOAD):
@@ -295,7 +331,7 @@ class Plan:
                     arguments += ["--root", root, "--create-root", root + "/created"]
                 for _ in range(self.settings.repeats):
                     with self.failing_as([row], name):
-                        result = LoadGenerator(self.program, address, arguments, pid).finish()
+                        result = LoadGenerator(self.program, target, arguments, pid).finish()
                         measurement = Measurement(result["operations_per_s"], result)
                         self.results.add(row.name, name, measurement)
         finally:
@@ -303,6 +339,14 @@ class Plan:
             session.delete_tree(root)
             session.close()
         return self.results
+
+
+def target_of(row: r.Row, server: Measured) -> str:
+    """Where the load of that row goes."""
+    if row.through:
+        assert isinstance(server, Ensemble), f"{row.name} needs an ensemble"
+        return server.in_mode(row.through).target
+    return server.target
 
 
 def wait_for_quiet(server: Server) -> float:

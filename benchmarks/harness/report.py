@@ -134,7 +134,9 @@ def what_it_did(row: r.Row, results: Results) -> str:
     if "server_cpu_s" not in details:
         return f"{amount(row, typical.value)} instead of {target(row)}"
     cores = details["server_cpu_s"] / details["seconds"]
-    if cores > 0.9:
+    if cores > 1.3:  # three processes
+        limit = "there are no more cores"
+    elif cores > 0.9:
         limit = "its one core is full"
     elif details["machine_busy"] > 0.9:
         limit = "other processes had the rest"

@@ -6,13 +6,16 @@ a most that zkpy may need, in the row's own unit.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 
 # What a row needs to be measured: see plan.py.
 LOAD, START, IDLE_MEMORY, LOADED_MEMORY = "load", "start", "idle memory", "loaded memory"
 ZNODE_MEMORY, RESTART, SNAPSHOT = "znode memory", "restart", "snapshot"
 BIG = (ZNODE_MEMORY, RESTART, SNAPSHOT)
+FAILOVER, REJOIN = "failover", "rejoin"
+MISHAPS = (FAILOVER, REJOIN)
 
 PER_S, SECONDS, MEGABYTES, BYTES, MILLISECONDS = "/s", "s", "MB", "B", "ms"
 
@@ -28,6 +31,7 @@ class Row:
     unit: str = PER_S
     must_cpu_us: float | None = None  # the most CPU time zkpy may take for one operation
     loadgen: tuple[str, ...] = ()
+    through: str = ""  # of an ensemble: only this one, such as "follower"
 
 
 def _load(
@@ -100,16 +104,47 @@ ROWS = (
 )
 
 
-def choose(patterns: str | None) -> list[Row]:
+def _of_ensemble(name: str, must: float, title: str = "", through: str = "") -> Row:
+    """The row of that name, with what the ensemble has to reach; no bound on the CPU time."""
+    (row,) = [row for row in ROWS if row.name == name]
+    return replace(row, title=title or row.title, must=must, must_cpu_us=None, through=through)
+
+
+# Three members on this machine, with clients spread over all of them.
+ENSEMBLE_ROWS = (
+    _of_ensemble("get-32", 1.5),
+    _of_ensemble("get-8x64", 3),
+    _of_ensemble("set-1", 1.5),
+    _of_ensemble("set-32", 2),
+    _of_ensemble("set-1k-32", 2),
+    _of_ensemble("set-8x64", 1.5),
+    _of_ensemble("create-8x64", 2),
+    _of_ensemble("mix-16x16", 2),
+    _of_ensemble("multi-8x8", 2),
+    replace(
+        _of_ensemble("set-32", 2, "set through one follower, 32 connections W=1", "follower"),
+        name="set-follower-32",
+    ),
+    _of_ensemble("watch-1000", 2),
+    _of_ensemble("sessions-5000", 2),
+    _of_ensemble("start", 0.6, "start of all three to first session"),
+    _of_ensemble("memory-idle", 95, "resident memory of all three, idle"),
+    _of_ensemble("memory-loaded", 200, "resident memory of all three, after these loads"),
+    Row("failover", "leader killed (-9) to next write through a survivor", FAILOVER, 0.3, SECONDS),
+    Row("rejoin", "100,000 znodes: restart of a follower to first read", REJOIN, 2, SECONDS),
+)
+
+
+def choose(patterns: str | None, rows: Sequence[Row] = ROWS) -> list[Row]:
     """The rows whose name matches one of the comma-separated shell patterns; None for all.
 
     Raises ValueError for a pattern that matches nothing.
     """
     if patterns is None:
-        return list(ROWS)
+        return list(rows)
     wanted = patterns.split(",")
     for pattern in wanted:
-        if not any(fnmatchcase(row.name, pattern) for row in ROWS):
-            names = ", ".join(row.name for row in ROWS)
+        if not any(fnmatchcase(row.name, pattern) for row in rows):
+            names = ", ".join(row.name for row in rows)
             raise ValueError(f"no row is called {pattern}; there are: {names}")
-    return [row for row in ROWS if any(fnmatchcase(row.name, pattern) for pattern in wanted)]
+    return [row for row in rows if any(fnmatchcase(row.name, pattern) for pattern in wanted)]

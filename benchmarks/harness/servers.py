@@ -60,19 +60,33 @@ class Server:
         return self.process.pid
 
     @property
+    def target(self) -> str:
+        """Where the load generator connects to."""
+        return f"{self.address[0]}:{self.address[1]}"
+
+    @property
+    def pids(self) -> str:
+        """Whose CPU time it measures."""
+        return str(self.pid)
+
+    @property
     def running(self) -> bool:
         return self.process is not None and self.process.poll() is None
 
-    def start(self, read: str | None = None) -> float:
-        """Start, and wait for the first session, and for the first reply to a read of `read`.
-
-        Returns the seconds from before the process was made. Data of an earlier start is kept.
-        Raises StartFailed.
-        """
-        self.data.mkdir(parents=True, exist_ok=True)
+    def choose_port(self) -> None:
+        """Another one for each start."""
         self.address = (HOST, free_port())
+
+    def configuration(self) -> str:
+        """The text of zoo.cfg."""
+        return CONFIG.format(data=self.data, host=HOST, port=self.address[1])
+
+    def launch(self) -> float:
+        """Make the process; returns the time (monotonic) before that."""
+        self.data.mkdir(parents=True, exist_ok=True)
+        self.choose_port()
         config = self.folder / "zoo.cfg"
-        config.write_text(CONFIG.format(data=self.data, host=HOST, port=self.address[1]))
+        config.write_text(self.configuration())
         with self.log_path.open("ab") as log:
             begin = time.monotonic()
             self.process = subprocess.Popen(
@@ -84,6 +98,15 @@ class Server:
                 stderr=log,
                 start_new_session=True,  # an interrupt at the terminal is for the harness
             )
+        return begin
+
+    def start(self, read: str | None = None) -> float:
+        """Start, and wait for the first session, and for the first reply to a read of `read`.
+
+        Returns the seconds from before the process was made. Data of an earlier start is kept.
+        Raises StartFailed.
+        """
+        begin = self.launch()
         session = self._first_session(begin + START_LIMIT_S)
         if read is not None and (error := session.get_data(read)):
             raise StartFailed(f"{self.name} came up without {read}: error {error}")
@@ -112,6 +135,13 @@ class Server:
             self.process.kill()
             self.process.wait()
         self.process = None
+
+    def kill(self) -> None:
+        """kill -9."""
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait()
+            self.process = None
 
     def rss_bytes(self) -> int:
         """Resident memory right now."""
@@ -151,17 +181,19 @@ class Server:
             return ""
 
 
-def zkpy_server(folder: Path, python: str, environment: Mapping[str, str]) -> Server:
-    """zkpy as that Python finds it in that environment (its PYTHONPATH)."""
-    command = [python, "-m", "zkpy.cli.server", "start-foreground"]
-    return Server("zkpy", command, folder, environment)
+def zkpy_command(python: str) -> list[str]:
+    """zkpy as that Python finds it in its environment (PYTHONPATH)."""
+    return [python, "-m", "zkpy.cli.server", "start-foreground"]
 
 
-def apache_server(folder: Path, java: str, java_flags: Sequence[str], classpath: str) -> Server:
-    """Apache's server, standalone, with the JVM's default settings unless `java_flags` differ."""
+def apache_command(java: str, java_flags: Sequence[str], classpath: str) -> list[str]:
+    """Apache's server, with the JVM's default settings unless `java_flags` differ."""
     main_class = "org.apache.zookeeper.server.quorum.QuorumPeerMain"
-    command = [java, *java_flags, "-cp", classpath, "-Dzookeeper.admin.enableServer=false"]
-    return Server("Apache", [*command, main_class], folder, {})
+    return [
+        *(java, *java_flags, "-cp", classpath),
+        "-Dzookeeper.admin.enableServer=false",
+        main_class,
+    ]
 
 
 def find_classpath(project: Path, given: str | None) -> str | None:

@@ -13,7 +13,7 @@ import threading
 from collections import Counter
 from types import TracebackType
 
-CREATE, DELETE, GET_DATA, SET_DATA, PING, MULTI, CLOSE = 1, 2, 4, 5, 11, 14, -11
+CREATE, DELETE, GET_DATA, SET_DATA, SYNC, PING, MULTI, CLOSE = 1, 2, 4, 5, 9, 11, 14, -11
 NODE_EXISTS, NO_NODE = -110, -101
 STAT = bytes(68)
 DATA_CHANGED, CONNECTED = 3, 3
@@ -172,6 +172,8 @@ class FakeServer:
             self.nodes[path] = data
             self.notify(path)
             return 0, STAT
+        if opcode == SYNC:
+            return 0, struct.pack(">i", len(path)) + path.encode()
         assert (opcode, body.take("i")) == (DELETE, -1)
         assert not any(other.startswith(path + "/") for other in self.nodes), "not empty"
         return (0, b"") if self.nodes.pop(path, None) is not None else (NO_NODE, b"")

@@ -15,7 +15,7 @@ from benchmarks.harness.loadgen import (
     compile_loadgen,
     find_compiler,
 )
-from tests.benchmarks.fake_server import CREATE, DELETE, GET_DATA, MULTI, SET_DATA, FakeServer
+from tests.benchmarks.fake_server import CREATE, DELETE, GET_DATA, MULTI, SET_DATA, SYNC, FakeServer
 
 pytestmark = [
     pytest.mark.interop,
@@ -31,8 +31,7 @@ def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def start(program: Path, server: FakeServer, arguments: str) -> LoadGenerator:
-    host, port = server.address.split(":")
-    return LoadGenerator(program, (host, int(port)), arguments.split())
+    return LoadGenerator(program, server.address, arguments.split())
 
 
 def run(program: Path, server: FakeServer, arguments: str) -> Result:
@@ -147,6 +146,43 @@ def test_server_cpu_time_is_that_of_the_process_named(program: Path) -> None:
         result = run(program, server, f"load --mix get --count 200 --nodes 20 --pid {idle.pid}")
         idle.send_signal(signal.SIGKILL)
     assert (result["server_cpu_s"], result["server_cpu_us_per_op"]) == (0, 0)
+
+
+def test_connections_are_spread_over_servers_which_sync_first(program: Path) -> None:
+    with FakeServer() as one, FakeServer() as other:
+        other.nodes = one.nodes
+        target = f"{one.address},{other.address}"
+        arguments = f"load --mix get --connections 4 --count 200 {SHORT}".split()
+        result = LoadGenerator(program, target, arguments).finish()
+    check_rate(result)
+    assert (one.sessions, other.sessions) == (2, 2)
+    assert (one.requests[SYNC], other.requests[SYNC]) == (2, 2)
+    assert (one.requests[SET_DATA], other.requests[SET_DATA]) == (20, 0)
+    assert one.requests[GET_DATA] + other.requests[GET_DATA] == 200
+    assert min(one.requests[GET_DATA], other.requests[GET_DATA]) > 20
+
+
+def test_watchers_are_spread_too(program: Path) -> None:
+    with FakeServer() as one, FakeServer() as other:
+        other.nodes, other.watchers = one.nodes, one.watchers
+        arguments = f"watch --connections 4 {SHORT}".split()
+        result = LoadGenerator(program, f"{one.address},{other.address}", arguments).finish()
+    assert result["operations"] == 4 * result["rounds"] > 0
+    assert (one.sessions, other.sessions) == (3, 2)
+
+
+def test_cpu_time_is_the_sum_over_processes(program: Path) -> None:
+    arguments = ["load", "--mix", "get", "--seconds", "0.3", "--nodes", "20"]
+    endless = ["sh", "-c", "while :; do :; done"]
+    with FakeServer() as server, subprocess.Popen(endless) as one, subprocess.Popen(endless) as two:
+        try:
+            alone = LoadGenerator(program, server.address, arguments, str(one.pid)).finish()
+            pids = f"{one.pid},{two.pid}"
+            both = LoadGenerator(program, server.address, arguments, pids).finish()
+        finally:
+            one.kill()
+            two.kill()
+    assert 0 < alone["server_cpu_s"] < both["server_cpu_s"]
 
 
 def test_errors_and_lost_connections_are_no_result(program: Path) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from benchmarks.harness import main, report
 from benchmarks.harness.plan import Measurement, Results, latencies_between, percentile
-from benchmarks.harness.rows import ROWS, Row, choose
+from benchmarks.harness.rows import ENSEMBLE_ROWS, ROWS, Row, choose
 from benchmarks.harness.servers import find_classpath
 
 BOTH = (report.APACHE, report.ZKPY)
@@ -88,6 +88,17 @@ def test_rows_are_chosen_by_patterns() -> None:
         choose("get-1,put")
 
 
+def test_rows_of_an_ensemble_have_targets_of_their_own() -> None:
+    assert choose(None, ENSEMBLE_ROWS) == list(ENSEMBLE_ROWS)
+    one, follower = choose("set-32,set-follower-32", ENSEMBLE_ROWS)
+    assert (one.must, row("set-32").must) == (2, 1.2)
+    assert one.loadgen == follower.loadgen == row("set-32").loadgen
+    assert (one.through, follower.through) == ("", "follower")
+    assert not [row for row in ENSEMBLE_ROWS if row.must_cpu_us]
+    with pytest.raises(ValueError, match="no row is called get-1;"):
+        choose("get-1", ENSEMBLE_ROWS)
+
+
 def test_latencies_are_taken_from_the_time_of_the_snapshot(tmp_path: Path) -> None:
     trace = tmp_path / "trace"
     trace.write_text("1000000000 9\n2000000000 7000000\n2500000000 5000000\n3100000000 9\n")
@@ -101,10 +112,13 @@ def test_the_readme_takes_a_new_table(tmp_path: Path, monkeypatch: pytest.Monkey
     copy.parent.mkdir()
     copy.write_text(written)
     monkeypatch.setattr(main, "PROJECT", tmp_path)
-    main.update_readme("| new |")
-    before, after = copy.read_text().split(f"{main.TABLE_BEGIN}\n| new |\n{main.TABLE_END}")
-    assert written.startswith(before)
-    assert written.endswith(after)
+    for begin in (main.TABLE_BEGIN, main.ENSEMBLE_TABLE_BEGIN):
+        copy.write_text(written)
+        main.update_readme("| new |", begin)
+        before, after = copy.read_text().split(f"{begin}\n| new |\n{main.TABLE_END}")
+        assert written.startswith(before)
+        assert written.endswith(after)
+        assert written.count(main.TABLE_END) == copy.read_text().count(main.TABLE_END) == 2
 
 
 def test_the_class_path_is_the_one_given_or_the_newest_fetched(

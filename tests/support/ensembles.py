@@ -93,7 +93,13 @@ def check_equal_trees(ensemble: Ensemble) -> Tree:
 
 
 def check_digests(member: Member) -> None:
-    """It has never found its tree to differ from what the leader's digests say."""
+    """It has never found its tree to differ from what the leader's digests say.
+
+    Unless it was sent a snapshot: Apache takes one while writes go on, so that the digests of the
+    txns sent behind it are of trees between which the snapshot lies.
+    """
+    if "Getting a snapshot from leader" in member.log_text():
+        return
     found = member.monitor().get("digest_mismatches_count")
     assert found in (None, "0"), f"{member} found {found} digest mismatches"
     wrong = re.findall(r".*[Dd]igests? (?:are|is|does) not match.*", member.log_text())
