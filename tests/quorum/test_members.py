@@ -30,7 +30,10 @@ WRONG_FORMAT = "does not have the form server_config or server_config;client_con
         ("h:1:2:OBSERVER", "h:1:2:observer"),
         ("h:1:2: Participant ;2181", "h:1:2:participant;0.0.0.0:2181"),
         ("h:1:2;c:2181", "h:1:2:participant;c:2181"),
-        ("[::1]:1:2;[::1]:2181", "[::1]:1:2:participant;[::1]:2181"),
+        ("[::1]:1:2;[::]:3", "[0:0:0:0:0:0:0:1]:1:2:participant;[0:0:0:0:0:0:0:0]:3"),
+        ("[FE80::0a%eth0]:1:2", "[fe80:0:0:0:0:0:0:a%eth0]:1:2:participant"),
+        ("[::ffff:10.0.0.1]:1:2;:3", "10.0.0.1:1:2:participant;localhost:3"),
+        ("[a:b]:1:2", "[a:b]:1:2:participant"),
         ("h:1:2;", "h:1:2:participant"),
         ("b:1:2|a:3:4", "a:3:4|b:1:2:participant"),
         ("b:1:2:observer|a:3:4", "a:3:4|b:1:2:observer"),
@@ -94,7 +97,7 @@ def test_addresses_and_equality() -> None:
     assert server != 1
 
 
-hosts = st.sampled_from(["localhost", "10.0.0.1", "::1", "zk-1.example"])
+hosts = st.sampled_from(["localhost", "10.0.0.1", "0:0:0:0:0:0:0:1", "zk-1.example"])
 ports = st.integers(0, 0xFFFF)
 addresses = st.tuples(hosts, ports, ports).filter(lambda a: a[1] != a[2])
 servers = st.builds(

@@ -220,7 +220,7 @@ def parse_server(sid: int, spec: str, *, multi_address: bool = False) -> QuorumS
                     f" {str(role).upper()} vs {this_role.upper()}"
                 )
             role = this_role
-        addresses.append((host, quorum_port, election_port))
+        addresses.append((canonical_host(host), quorum_port, election_port))
     if not addresses:
         raise ConfigException(spec + WRONG_FORMAT, key=f"server.{sid}")
     return QuorumServer(sid, tuple(addresses), role or PARTICIPANT, client_address)
@@ -232,7 +232,29 @@ def parse_client(text: str, spec: str) -> tuple[str, int]:
     if not 1 <= len(fields) <= 2:
         raise ConfigException(spec + WRONG_FORMAT)
     host = fields[0] if len(fields) == 2 else ANY_ADDRESS
-    return host, parse_port(fields[-1], host)
+    return canonical_host(host), parse_port(fields[-1], host)
+
+
+def canonical_host(host: str) -> str:
+    """A host in the form that members of both implementations write, and so can compare.
+
+    Source: InetSocketAddress.getHostString, which knows IPv6 literals in one form only.
+    """
+    if not host:
+        return "localhost"
+    if ":" not in host:
+        return host
+    from ipaddress import IPv6Address  # slow to import, and rarely needed
+
+    literal, percent, scope = host.partition("%")
+    try:
+        address = IPv6Address(literal)
+    except ValueError:
+        return host
+    if address.ipv4_mapped is not None:
+        return str(address.ipv4_mapped)
+    groups = address.exploded.split(":")
+    return ":".join(f"{int(group, 16):x}" for group in groups) + percent + scope
 
 
 def parse_port(text: str, host: str) -> int:

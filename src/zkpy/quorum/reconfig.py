@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 log = getLogger(__name__)
 
 # Hosts that mean another machine on each member: equal text is no clash.
-_NOT_COMPARED = ("0.0.0.0", "::", "localhost", "::1")
+_NOT_COMPARED = ("0.0.0.0", "0:0:0:0:0:0:0:0", "localhost", "0:0:0:0:0:0:0:1")
 
 
 # ---------------------------------------------------------------------- the request
@@ -257,6 +257,8 @@ def activate(
         result.leader_changed = current_leader is not None and designated_leader != current_leader
         if result.leader_changed:
             log.warning("Suggested leader: %d", designated_leader)
+        elif designated_leader == my_id and result.quorum_addresses_changed:
+            result.leader_changed = True  # to lead again, where it can be reached from now on
         if result.leaves_role:
             result.designated_leader = designated_leader
     else:
@@ -325,7 +327,8 @@ def designated_leader(
         return my_id
     voters = members.participants
     candidates = {sid for sid in acked if sid in voters and sid != my_id}
-    assert candidates, "a quorum of the new voters has acked"
+    if not candidates:
+        return my_id  # alone, at a new address: it goes on leading there
     for later in acked_later:
         fewer = candidates.intersection(later)
         if not fewer:
