@@ -279,6 +279,20 @@ def test_a_lone_leader_that_moves_leads_again() -> None:
     assert not change(2, before, after, 1).leaves_role
 
 
+def test_a_new_leader_takes_back_what_only_we_have_seen() -> None:
+    """Proposed by a leader that is gone, and truncated from our log: it must not come back."""
+    committed, lost = members(V1, "1", "2", "3"), members(V2, "1", "2")
+    view = view_of(1, committed)
+    assert view.set_last_proposed(lost)
+    assert not view.set_last_proposed(members(V1 + 1, "1", "3")), "of a sync: an old one"
+    assert view.set_last_proposed(committed, by_new_leader=True)
+    assert view.last_proposed is committed
+    assert len(view.verifiers()) == 1
+    assert not view.set_last_proposed(members(V1 - 1, "1"), by_new_leader=True)
+    assert view.set_last_proposed(lost, by_new_leader=True)
+    assert not view.set_last_proposed(lost, by_new_leader=True)
+
+
 # ---------------------------------------------------------------------- who leads next
 
 

@@ -547,7 +547,7 @@ class Learner:
             raise ProtocolError(f"NEWLEADER {zxid:#x} in epoch {self.new_epoch:x}")
         if data is not None and len(data) > 1:
             self._new_leader_config = parse_members_text(data)
-            self.view.set_last_proposed(self._new_leader_config)
+            self.view.set_last_proposed(self._new_leader_config, by_new_leader=True)
         if self._snapshot_due:
             self.database.save_snapshot()
             self._snapshot_due = self.database_dirty = False

@@ -66,12 +66,18 @@ class View:
         self._take(members, members if members.version > proposed.version else proposed)
         return True
 
-    def set_last_proposed(self, members: Members) -> bool:
+    def set_last_proposed(self, members: Members, *, by_new_leader: bool = False) -> bool:
         """A configuration was proposed; False, and nothing happens, if its version is not higher.
 
-        Nor if reconfiguration is disabled: then only the static configuration counts.
+        `by_new_leader`: with NEWLEADER. Then it also takes the place of a later one, as long as
+        that is not committed: nobody who leads now has that proposal, and nobody ever will.
+        Nothing happens if reconfiguration is disabled: then only the static configuration counts.
         """
-        if not self.reconfig_enabled or members.version <= self.last_proposed.version:
+        floor = self.committed if by_new_leader else self.last_proposed
+        version = members.version
+        if not self.reconfig_enabled or version < floor.version:
+            return False
+        if version == self.last_proposed.version:
             return False
         self._take(self.committed, members)
         return True

@@ -413,15 +413,23 @@ class Parser:
             self.check_ensemble()
         except IllegalArgument as error:
             raise self.processing(path, error) from None
-        next_path = self.path + NEXT_DYNAMIC_SUFFIX
-        proposed = self.read_text(next_path)
-        if proposed is not None:
-            try:
-                self.values["last_proposed"] = parse_config_text(
-                    proposed, multi_address=self.multi_address
-                )
-            except IllegalArgument as error:
-                raise self.processing(next_path, error) from None
+        if self.values["reconfig_enabled"]:
+            self.values["last_proposed"] = self.read_last_proposed()
+
+    def read_last_proposed(self) -> Members | None:
+        """What was proposed after the configuration in use; it may have been committed elsewhere.
+
+        What is not later was left over by a crash, and would look like a change under way.
+        """
+        path = self.path + NEXT_DYNAMIC_SUFFIX
+        text = self.read_text(path)
+        if text is None:
+            return None
+        try:
+            proposed = parse_config_text(text, multi_address=self.multi_address)
+        except IllegalArgument as error:
+            raise self.processing(path, error) from None
+        return proposed if proposed.version > self.members.version else None
 
     # -- files -------------------------------------------------------------------------------
 
