@@ -224,6 +224,10 @@ class SimulatedDisk:
         """
         self._faults.append(_Fault(kind, path_part, after, times, errno))
 
+    def mend(self) -> None:
+        """Nothing fails from now on."""
+        self._faults.clear()
+
     def make_read_only(self, path: str) -> None:
         """Forbid to create files in a directory, as far as `is_writable` tells."""
         self._read_only.add(path)

@@ -1,0 +1,664 @@
+"""Host: a machine of a simulated ensemble: a disk, a clock, and a process that runs one Member.
+
+Does what the shell (server/aio) does, in virtual time: calls in, effects out once per loop turn, a
+log thread, snapshots in slices. And what machines do besides: the process is killed or stopped, the
+power fails in the midst of anything, the disk is slow or broken, the wall clock jumps.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+
+from zkpy.datatree.serialize import serialize_tree
+from zkpy.persistence.errors import DiskError, PersistenceError
+from zkpy.persistence.purge import purge
+from zkpy.persistence.store import FileTxnSnapLog
+from zkpy.quorum.effects import (
+    ClosePeerPort,
+    Dial,
+    OpenPeerPort,
+    RebindClientPort,
+    RebindElectionPort,
+    Stop,
+)
+from zkpy.quorum.leader import Leader
+from zkpy.quorum.states import BROADCAST
+from zkpy.server.database import ZKDatabase
+from zkpy.server.member import Member
+from zkpy.testing import disk as faults
+from zkpy.testing.disk import SimulatedDisk
+from zkpy.testing.history import Violation
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from random import Random
+    from typing import Any, Final
+
+    from zkpy.datatree.tree import DataTree
+    from zkpy.persistence.snapshot import SnapshotWriter
+    from zkpy.quorum.effects import Effect
+    from zkpy.quorum.link import Link
+    from zkpy.server.cnxn import ServerCnxn
+    from zkpy.server.settings import Config
+    from zkpy.testing.cluster import Cluster
+    from zkpy.testing.network import Address, End
+
+DATA_DIR: Final = "/data"
+# How much later than asked for a loop turn, a timer or a thread comes.
+TURN_US: Final = 60
+TIMER_US: Final = 500
+LEAST_SYNC_US: Final = 100
+MOST_SYNC_US: Final = 3000
+SLICE_US: Final = 1500
+EPOCH_MS: Final = 1_764_000_000_000
+
+
+class PowerCut(Exception):
+    """The power fails in the midst of an operation of the disk."""
+
+
+class PeerSocket:
+    """A connection to another member: an End of the network, a Link of the core."""
+
+    __slots__ = ("end", "host", "life", "link")
+
+    def __init__(self, host: Host, end: End, link: Link) -> None:
+        self.host = host
+        self.life = host.life
+        self.end = end
+        self.link = link
+        link.transport = self
+        end.socket = self
+
+    def received(self, _end: End, data: bytes) -> None:
+        self.host.event(self.life, self.host.peer_received, self.link, data)
+
+    def lost(self, _end: End, reason: str) -> None:
+        self.host.event(self.life, self.host.peer_lost, self.link, reason)
+
+
+class ClientSocket:
+    """A connection of a client; `cnxn` once the process has accepted it."""
+
+    __slots__ = ("cnxn", "end", "host", "life")
+
+    def __init__(self, host: Host, end: End) -> None:
+        self.host = host
+        self.life = host.life
+        self.end = end
+        self.cnxn: ServerCnxn | None = None
+        end.socket = self
+
+    def received(self, _end: End, data: bytes) -> None:
+        self.host.event(self.life, self.host.client_received, self, data)
+
+    def lost(self, _end: End, _reason: str) -> None:
+        self.host.event(self.life, self.host.client_lost, self)
+
+
+class SimulatedDatabase(ZKDatabase):
+    """Tells the host what is on its disk, so that commits can be checked."""
+
+    host: Host
+
+    def truncate(self, zxid: int) -> bool:
+        done = super().truncate(zxid)
+        if done:
+            self.host.durable_zxid = zxid
+        return done
+
+    def install_snapshot(self, receiver: Any, zxid: int) -> None:
+        super().install_snapshot(receiver, zxid)
+        self.host.cluster.count("SNAP")
+
+    def save_snapshot(self) -> None:
+        super().save_snapshot()
+        self.host.durable_zxid = max(self.last_zxid, self.host.durable_zxid)
+
+    def load(self) -> Any:
+        loaded = super().load()
+        self.host.durable_zxid = loaded.last_zxid
+        return loaded
+
+
+class Snapshots:
+    """Takes a snapshot of one tree now and then, a slice at a time."""
+
+    def __init__(self, host: Host, tree: DataTree) -> None:
+        self.host = host
+        self.tree = tree
+        self.writer: SnapshotWriter | None = None
+        self.slices: Iterator[bytes] = iter(())
+        self._reset()
+
+    def _reset(self) -> None:
+        half = self.host.config.snap_count // 2
+        self._left = half + self.host.rng.randrange(max(1, half))
+
+    def appended(self, txns: int) -> bool:
+        """Count what was logged; whether the log is to be rolled."""
+        self._left -= txns
+        if self._left >= 0:
+            return False
+        self._reset()
+        if self.writer is None:
+            self.writer = self.host.store.snap.writer(self.tree)
+            self.slices = serialize_tree(self.tree)
+            self._later()
+        return True
+
+    def _later(self) -> None:
+        self.host.later(self.host.rng.randrange(SLICE_US), self._slice, self.writer)
+
+    def _slice(self, writer: SnapshotWriter) -> None:
+        host = self.host
+        if writer is not self.writer:
+            return
+        for _ in range(host.rng.randint(1, 4)):
+            data = next(self.slices, None)
+            if data is None:
+                host.store.snap.finish(writer, self.tree)
+                writer.commit()
+                self.writer = None
+                host.cluster.count("snapshot")
+                purge(host.disk, host.store.snap_directory, host.store.log_directory, 3)
+                return
+            writer.feed(data)
+        self._later()
+
+    def abort(self) -> None:
+        """Give up what is under way."""
+        writer, self.writer = self.writer, None
+        if writer is not None:
+            writer.abort()
+
+
+class Host:
+    """`up`: there is a process. `stopped`: it does not run (SIGSTOP); what comes waits.
+
+    `sync_us`: what syncs of the disk take. `durable_zxid`: what its disk certainly has.
+    """
+
+    member: Member
+    store: FileTxnSnapLog
+    snapshots: Snapshots
+
+    def __init__(self, cluster: Cluster, sid: int, config: Config) -> None:
+        self.cluster = cluster
+        self.sid = sid
+        self.config = config
+        self.rng: Random = cluster.rng
+        self.name = f"z{sid}"
+        self.disk = SimulatedDisk(self.rng)
+        self.disk.make_dirs(DATA_DIR)
+        self.disk.before = self._before
+        self.operations_left: int | None = None
+        self.up = False
+        self.stopped = False
+        self.life = 0
+        self.restart_us: int | None = None
+        self.sync_us = (LEAST_SYNC_US, MOST_SYNC_US)
+        self.wall_offset_ms = 0
+        self.durable_zxid = 0
+        # A failure of the disk is to be expected.
+        self.disk_broken = False
+        self._clock_base_ms = 0
+        self._backlog: deque[tuple[Callable[..., object], tuple[Any, ...]]] = deque()
+
+    def __repr__(self) -> str:
+        return self.name
+
+    # ------------------------------------------------------------------ the process
+
+    def start(self) -> None:
+        """Start the process; it may fail at once, and is started again later."""
+        assert not self.up
+        self.life += 1
+        self.up = True
+        self.stopped = False
+        self._backlog.clear()
+        self._turn_due = False
+        self._timer_ms = 1 << 62
+        self._committing = False
+        self._more_to_commit = False
+        self._synced: deque[int] = deque()
+        self._reported_zxid = -1
+        self._leads: Leader | None = None
+        self._committed_zxid = -1
+        self._shown_zxid = -1
+        self._clock_base_ms = self.rng.randrange(1 << 30)
+        self.cluster.network.switch_on(self.name)
+        self._guarded(self._start, ())
+
+    def _start(self) -> None:
+        self.store = store = FileTxnSnapLog(self.disk, self.cluster.settings_of(self.config))
+        store.open()
+        database = SimulatedDatabase(store, self.disk, self.config)
+        database.host = self
+        database.load()
+        if database.digest_mismatches:
+            raise Violation(f"{self} has wrong digests after its start")
+        self.cluster.check_loaded(self, database)
+        self.member = Member(
+            self.config,
+            database,
+            self.cluster.auth,
+            now_ms=self.now_ms,
+            wall_ms=self.wall_ms,
+            rng=self.rng,
+            config_files=self.cluster.config_files(self),
+        )
+        database.quiesce = self._quiesce
+        self._reported_zxid = database.last_zxid
+        self.snapshots = Snapshots(self, database.tree)
+        self._listen_for_elections()
+        self._client_address = self.cluster.client_address(self.sid)
+        self.cluster.network.listen(self._client_address, self._client_connects)
+        self.cluster.trace(self, "starts with %#x", database.last_zxid)
+        self.member.start()
+
+    def kill(self) -> None:
+        """End the process at once; what it has written to files stays, synced or not."""
+        if not self.up:
+            return
+        self._gone()
+        self.disk.restart()
+        self.cluster.network.kill(self.name)
+
+    def power_off(self) -> None:
+        """End everything at once; the disk keeps what was synced, and some of the rest."""
+        if not self.up:
+            return
+        self._gone()
+        self.disk.crash(self.rng)
+        self.cluster.network.switch_off(self.name)
+
+    def _gone(self) -> None:
+        self.up = False
+        self.stopped = False
+        self.life += 1
+        self.operations_left = None
+        self.disk_broken = False
+        self._backlog.clear()
+
+    def stop_running(self) -> None:
+        """SIGSTOP."""
+        self.stopped = True
+
+    def go_on(self) -> None:
+        """SIGCONT: first what has arrived is looked at, then the clock."""
+        if not self.up or not self.stopped:
+            return
+        self.stopped = False
+        life = self.life
+        while self._backlog and self.life == life:
+            call, args = self._backlog.popleft()
+            self._guarded(call, args)
+
+    def _before(self, kind: str, _path: str) -> None:
+        if self.operations_left is not None and kind != faults.READ:
+            self.operations_left -= 1
+            if self.operations_left < 0:
+                raise PowerCut
+
+    # ------------------------------------------------------------------ time
+
+    @property
+    def now_ms(self) -> int:
+        """The monotonic clock; it begins anywhere at each start."""
+        return self._clock_base_ms + self.cluster.scheduler.now_us // 1000
+
+    @property
+    def wall_ms(self) -> int:
+        return EPOCH_MS + self.wall_offset_ms + self.cluster.scheduler.now_us // 1000
+
+    def later(self, delay_us: int, call: Callable[..., object], *args: Any) -> None:
+        """Call something in this process, if it lives then."""
+        self.cluster.scheduler.after(delay_us, self.event, self.life, call, *args)
+
+    def event(self, life: int, call: Callable[..., object], *args: Any) -> None:
+        """Something happens to the process that was the `life`-th here."""
+        if life != self.life or not self.up:
+            return
+        if self.stopped:
+            self._backlog.append((call, args))
+        else:
+            self._guarded(call, args)
+
+    def _guarded(self, call: Callable[..., object], args: tuple[Any, ...]) -> None:
+        self._run(call, args)
+        self._wake()
+
+    def _wake(self) -> None:
+        """Let this loop turn end soon; what comes until then is part of it."""
+        if self.up and not self._turn_due:
+            self._turn_due = True
+            delay_us = self.rng.randrange(TURN_US)
+            self.cluster.scheduler.after(delay_us, self._turn_ends, self.life)
+
+    def _turn_ends(self, life: int) -> None:
+        if life != self.life:
+            return
+        self._turn_due = False
+        if self.stopped:
+            self._backlog.append((self._flush, ()))
+        else:
+            self._run(self._flush, ())
+
+    def _run(self, call: Callable[..., object], args: tuple[Any, ...]) -> None:
+        cluster = self.cluster
+        cluster.running = self
+        try:
+            member = getattr(self, "member", None)
+            if member is not None:
+                self._tell_time(member)
+            call(*args)
+        except PowerCut:
+            cluster.trace(self, "loses power in the midst of something")
+            cluster.count("power cut")
+            self.power_off()
+            cluster.died(self)
+        except (DiskError, PersistenceError) as error:
+            self._failed(error)
+        cluster.running = None
+
+    def _failed(self, error: BaseException) -> None:
+        """The process gives up, as the real one does."""
+        self.cluster.trace(self, "fails: %s", error)
+        if not self.disk_broken:
+            raise error
+        self.cluster.count("disk failure")
+        self.kill()
+        self.cluster.died(self)
+
+    def _tell_time(self, member: Member) -> None:
+        member.now_ms = member.server.now_ms = self.now_ms
+        member.wall_ms = member.server.wall_ms = member.database.wall_ms = self.wall_ms
+
+    # ------------------------------------------------------------------ a loop turn
+
+    def _flush(self) -> None:
+        member = self.member
+        appended = member.take_appended()
+        if appended:
+            self.cluster.checker.proposed(appended)
+        self.observe()
+        self._flush_links()
+        if self.snapshots.tree is not member.database.tree:
+            self.snapshots.abort()
+            self.snapshots = Snapshots(self, member.database.tree)
+        if appended:
+            for zxid, txn in appended:
+                self.store.log.append(zxid, txn)
+            if self.snapshots.appended(len(appended)):
+                self.store.log.roll()
+            self._wake_log_thread()
+        self._flush_clients()
+        for effect in member.take_effects():
+            self._perform(effect)
+        self.observe()
+        self._set_timer()
+        if member.outbox or member.server.dirty:
+            self._wake()
+
+    def _flush_links(self) -> None:
+        outbox = self.member.outbox
+        while outbox:
+            links, outbox[:] = outbox[:], []
+            for link in links:
+                link.dirty = False
+                socket = link.transport
+                if socket is None:
+                    continue
+                assert isinstance(socket, PeerSocket)
+                if link.out:
+                    out, link.out = bytes(link.out), bytearray()
+                    socket.end.send(out)
+                if link.closed:
+                    socket.end.close()
+                    link.transport = None
+                else:
+                    link.unsent = 0
+                    self.later(0, self._drained, link)
+
+    def _drained(self, link: Link) -> None:
+        if not link.closed and not link.out:
+            self.member.drained(link)
+
+    def _flush_clients(self) -> None:
+        server = self.member.server
+        for cnxn in server.take_dirty():
+            self._flush_client(cnxn)
+
+    def _flush_client(self, cnxn: ServerCnxn) -> None:
+        cnxn.dirty = False
+        socket = cnxn.transport
+        if socket is None:
+            return
+        assert isinstance(socket, ClientSocket)
+        if cnxn.out:
+            out, cnxn.out = bytes(cnxn.out), bytearray()
+            socket.end.send(out)
+        if cnxn.closed:
+            socket.end.close()
+        elif cnxn.held:
+            cnxn.server.resume(cnxn)
+
+    def _perform(self, effect: Effect) -> None:
+        network = self.cluster.network
+        if isinstance(effect, Dial):
+            self._dial(effect)
+        elif isinstance(effect, OpenPeerPort):
+            for address in effect.addresses:
+                if not network.listen(address, self._learner_connects):
+                    self.later(0, self._peer_port_failed)
+                    return
+            self._peer_addresses = effect.addresses
+            self.later(0, self._peer_port_open)
+        elif isinstance(effect, ClosePeerPort):
+            for address in self._peer_addresses:
+                network.listen_no_more(address)
+            self._peer_addresses = []
+        elif isinstance(effect, RebindElectionPort):
+            for address in self._election_addresses:
+                network.listen_no_more(address)
+            self._election_addresses = effect.addresses
+            for address in effect.addresses:
+                network.listen(address, self._elector_connects)
+        elif isinstance(effect, RebindClientPort):
+            self.cluster.trace(self, "client port moves to %s", effect.address)
+            network.listen_no_more(self._client_address)
+            self._client_address = (self.name, effect.address[1])
+            network.listen(self._client_address, self._client_connects)
+        elif isinstance(effect, Stop):
+            raise Violation(f"{self} stops: {effect.reason} ({effect.exit_code})")
+
+    _peer_addresses: list[Address] = []
+    _election_addresses: list[Address] = []
+
+    # ------------------------------------------------------------------ peers
+
+    def _listen_for_elections(self) -> None:
+        own = self.member.view.server(self.sid)
+        assert own is not None
+        self._peer_addresses = []
+        self._election_addresses = own.election_addresses
+        for address in self._election_addresses:
+            self.cluster.network.listen(address, self._elector_connects)
+
+    def _dial(self, dial: Dial) -> None:
+        life = self.life
+
+        def connected(end: End) -> None:
+            if life != self.life:
+                end.close()
+                return
+            link = self.member.new_link(f"{dial.address[0]}:{dial.address[1]}")
+            PeerSocket(self, end, link)
+            self.event(life, self._dialled, dial, link)
+
+        def failed(reason: str) -> None:
+            self.event(life, self._dial_failed, dial, reason)
+
+        self.cluster.network.connect(self.name, dial.address, dial.timeout_ms, connected, failed)
+
+    def _dialled(self, dial: Dial, link: Link) -> None:
+        self.member.dialled(dial, link)
+
+    def _dial_failed(self, dial: Dial, reason: str) -> None:
+        self.member.dial_failed(dial, reason)
+
+    def _peer_port_open(self) -> None:
+        self.member.peer_port_open()
+
+    def _peer_port_failed(self) -> None:
+        self.member.peer_port_failed("Address already in use")
+
+    def _elector_connects(self, end: End) -> None:
+        link = self.member.new_link(f"{end.peer_address[0]}:{end.peer_address[1]}")
+        PeerSocket(self, end, link)
+        self.event(self.life, self._election_accepted, link)
+
+    def _election_accepted(self, link: Link) -> None:
+        self.member.election_accepted(link)
+
+    def _learner_connects(self, end: End) -> None:
+        link = self.member.new_link(f"{end.peer_address[0]}:{end.peer_address[1]}")
+        PeerSocket(self, end, link)
+        self.event(self.life, self._learner_accepted, link)
+
+    def _learner_accepted(self, link: Link) -> None:
+        self.member.learner_accepted(link)
+
+    def peer_received(self, link: Link, data: bytes) -> None:
+        """Bytes from another member."""
+        if not link.closed:
+            self.member.received(link, data)
+
+    def peer_lost(self, link: Link, reason: str) -> None:
+        """A connection to another member is gone."""
+        link.transport = None
+        self.member.lost(link, reason)
+
+    # ------------------------------------------------------------------ clients
+
+    def _client_connects(self, end: End) -> None:
+        socket = ClientSocket(self, end)
+        self.event(self.life, self._accept_client, socket)
+
+    def _accept_client(self, socket: ClientSocket) -> None:
+        address = socket.end.peer_address
+        cnxn = self.member.server.accept(f"10.0.0.{self.sid}", address[1])
+        if cnxn is None:
+            socket.end.close()
+            return
+        cnxn.transport = socket
+        socket.cnxn = cnxn
+
+    def client_received(self, socket: ClientSocket, data: bytes) -> None:
+        """Bytes from a client."""
+        cnxn = socket.cnxn
+        if cnxn is not None and not cnxn.closed:
+            cnxn.server.received(cnxn, data)
+
+    def client_lost(self, socket: ClientSocket) -> None:
+        """A client has hung up."""
+        cnxn = socket.cnxn
+        if cnxn is not None and not cnxn.closed:
+            cnxn.server.close(cnxn)
+
+    # ------------------------------------------------------------------ the log thread
+
+    def _sync_duration_us(self) -> int:
+        least, most = self.sync_us
+        return self.rng.randrange(least, most)
+
+    def _wake_log_thread(self) -> None:
+        if self._committing:
+            self._more_to_commit = True
+            return
+        self._committing = True
+        # What came to be durable, and when we hear of it: a crash may come between.
+        duration_us = self._sync_duration_us()
+        first_us = self.rng.randrange(duration_us)
+        self.later(first_us, self._commit_log, duration_us - first_us)
+
+    def _commit_log(self, rest_us: int) -> None:
+        log = self.store.log
+        self._more_to_commit = False
+        log.commit()
+        self.durable_zxid = max(log.durable_zxid, self.durable_zxid)
+        self._synced.append(log.durable_zxid)
+        self.later(rest_us, self._commit_over)
+
+    def _commit_over(self) -> None:
+        self._committing = False
+        self._take_synced()
+        if self._more_to_commit:
+            self._wake_log_thread()
+
+    def _take_synced(self) -> None:
+        while self._synced:
+            zxid = self._synced.popleft()
+            if zxid == self._reported_zxid:
+                continue
+            self._reported_zxid = zxid
+            self.member.durable(zxid)
+
+    def _quiesce(self) -> None:
+        """The core is about to cut log or snapshots."""
+        self.snapshots.abort()
+        log = self.store.log
+        log.commit()
+        self._more_to_commit = False
+        self.durable_zxid = max(log.durable_zxid, self.durable_zxid)
+        self._synced.append(log.durable_zxid)
+        self.later(0, self._take_synced)
+        self._reported_zxid = -1
+
+    # ------------------------------------------------------------------ timers
+
+    def _set_timer(self) -> None:
+        due_ms = self.member.next_timer_ms()
+        if due_ms >= self._timer_ms:
+            return
+        self._timer_ms = due_ms
+        delay_us = max(1000, (due_ms - self.now_ms) * 1000) + self.rng.randrange(TIMER_US)
+        if delay_us < 3_600_000_000:
+            self.later(delay_us, self._tick, due_ms)
+
+    def _tick(self, due_ms: int) -> None:
+        if due_ms != self._timer_ms:
+            return  # an earlier one was asked for meanwhile
+        self._timer_ms = 1 << 62
+        self.member.tick()
+
+    # ------------------------------------------------------------------ what is checked
+
+    def observe(self) -> None:
+        """Show the checker what this member does."""
+        member = self.member
+        checker = self.cluster.checker
+        zab = member.zab
+        if isinstance(zab, Leader) and zab.phase == BROADCAST:
+            if zab is not self._leads:
+                self._leads = zab
+                self._committed_zxid = -1
+                assert zab.new_epoch is not None
+                checker.established(self.sid, zab.new_epoch, zab._summary[1])
+                self.cluster.trace(self, "leads epoch %#x", zab.new_epoch)
+                self.cluster.count("leader")
+            if zab.committed_zxid != self._committed_zxid:
+                self._committed_zxid = zab.committed_zxid
+                now_us = self.cluster.scheduler.now_us
+                checker.committed(self.sid, zab.committed_zxid, self._on_quorum, now_us)
+        server = member.server
+        tree = server.tree
+        if tree.last_processed_zxid != self._shown_zxid and server.serving and not server.read_only:
+            self._shown_zxid = tree.last_processed_zxid
+            checker.shows(self.name, tree)
+
+    def _on_quorum(self, zxid: int) -> bool:
+        hosts = self.cluster.hosts.values()
+        return self.member.view.has_quorum({h.sid for h in hosts if h.durable_zxid >= zxid})
