@@ -376,6 +376,8 @@ def test_dynamic_file() -> None:
         "/zoo.cfg.dynamic.next": SERVERS + "server.4=k:1:2\nversion=2f",
     }
     text = "initLimit=1\nsyncLimit=1\ndynamicConfigFile=/dyn.1f\n"
+    assert parse(text, files).last_proposed is None, "without reconfig only the list counts"
+    text += "reconfigEnabled=true\n"
     config = parse(text, files)
     assert config.quorum_mode
     assert config.members.version == 0x1F
