@@ -575,6 +575,8 @@ class Leader:
         inform = bool(self._observers)
         while outstanding and outstanding[0][0] <= until:
             zxid, txn = outstanding.popleft()
+            if self._round is not None or self._waiting_syncs or self._proven_syncs:
+                self._release_syncs_before(zxid)
             self.committed_zxid = zxid
             add(zxid, txn)
             if reconfigs and zxid in reconfigs:
@@ -697,6 +699,22 @@ class Leader:
             elif not token.link.closed:
                 self.flush_streams()
                 token.packet(SYNC, 0)
+
+    def _release_syncs_before(self, zxid: int) -> None:
+        """Answer the syncs that came before `zxid` was proposed, now that a quorum has it.
+
+        That quorum has followed us since they came. And the answers must not wait for the round:
+        Apache's CommitProcessor expects a SYNC ahead of the COMMITs of what its clients asked for
+        later, and without it answers none of them, ever.
+        """
+        proven = self._proven_syncs
+        for waiting in ([] if self._round is None else self._round.tokens, self._waiting_syncs):
+            count = 0
+            while count < len(waiting) and waiting[count][1] < zxid:
+                count += 1
+            proven.extend(waiting[:count])
+            del waiting[:count]
+        self._release_syncs()
 
     def take_synced(self) -> list[object]:
         """The tokens whose sync is complete, in the order they came."""
