@@ -6,17 +6,39 @@ load goes on. Source: DataTree.processTxn, ZooKeeper 3.9.
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Callable
 from typing import Any, Final
 
 from zkpy.datatree.node import CONTAINER_OWNER, DataNode, ttl_owner
 from zkpy.datatree.tree import DataTree
+from zkpy.protocol.acl import OPEN_ACL_UNSAFE, encode_acls
 from zkpy.protocol.errors import DecodeError, KeeperError
 from zkpy.protocol.jute import Record
-from zkpy.protocol.txns import ErrorTxn, SubTxn, TxnHeader, decode_record
+from zkpy.protocol.txns import (
+    DIGEST_SIZE,
+    DIGEST_VERSION,
+    HEADER_SIZE,
+    ErrorTxn,
+    SubTxn,
+    TxnHeader,
+    decode_record,
+    decode_txn,
+)
 from zkpy.protocol.zoodefs import OpCode
 
 RUNTIME_INCONSISTENCY: Final = -2
+
+_HEADER: Final = struct.Struct(">qiqqi")
+_INT: Final = struct.Struct(">i")
+_DIGEST: Final = struct.Struct(">iQ")
+# The end of most creates, before the parent's cversion: open to all, not ephemeral.
+_OPEN_ACL_PERSISTENT: Final = encode_acls(OPEN_ACL_UNSAFE) + b"\0"
+_OPEN_ACL_PERSISTENT_SIZE: Final = len(_OPEN_ACL_PERSISTENT)
+PATH_START: Final = HEADER_SIZE + 4
+SET_DATA: Final = OpCode.SET_DATA
+CREATE: Final = OpCode.CREATE
+CREATE2: Final = OpCode.CREATE2
 
 
 class TxnResult:
@@ -35,6 +57,39 @@ class TxnResult:
         self.node = node
         self.stat = b""
         self.subs: list[TxnResult] | None = None
+
+
+class AppliedTxn(TxnResult):
+    """Outcome of a txn that came as bytes: with the fields of its header.
+
+    `digest`: of its proposer's tree after it; None if the txn does not say.
+    """
+
+    __slots__ = ("client_id", "cxid", "digest", "time", "zxid")
+
+    def __init__(
+        self,
+        client_id: int,
+        cxid: int,
+        zxid: int,
+        time: int,
+        type: int,
+        err: int,
+        path: str,
+        node: DataNode | None,
+        digest: int | None,
+    ) -> None:
+        self.client_id = client_id
+        self.cxid = cxid
+        self.zxid = zxid
+        self.time = time
+        self.type = type
+        self.err = err
+        self.path = path
+        self.node = node
+        self.stat = b""
+        self.subs = None
+        self.digest = digest
 
 
 def _create(tree: DataTree, header: TxnHeader, txn: Any) -> DataNode | None:
@@ -124,6 +179,75 @@ def apply_txn(tree: DataTree, header: TxnHeader, txn: Record) -> TxnResult:
     if header.zxid > tree.last_processed_zxid:
         tree.last_processed_zxid = header.zxid
     return result
+
+
+def apply_bytes(tree: DataTree, txn: bytes) -> AppliedTxn:
+    """Decode and apply one txn: what a learner does for each commit.
+
+    Setting data and creating plain nodes, nearly all there is, make no object on the way.
+    Raises DecodeError.
+    """
+    try:
+        client_id, cxid, zxid, time, type = _HEADER.unpack_from(txn)
+        is_set = type == SET_DATA
+        if not is_set and type != CREATE and type != CREATE2:
+            return _apply_decoded(tree, txn)
+        (length,) = _INT.unpack_from(txn, HEADER_SIZE)
+        path_end = PATH_START + length
+        (size,) = _INT.unpack_from(txn, path_end)
+        start = path_end + 4
+        stop = start + size
+        if length < 0 or size < 0:
+            return _apply_decoded(tree, txn)  # null data, or a length that lies
+        offset = stop
+        if not is_set:
+            if not txn.startswith(_OPEN_ACL_PERSISTENT, stop):
+                return _apply_decoded(tree, txn)
+            offset += _OPEN_ACL_PERSISTENT_SIZE
+        # Of the data for a setData, of the parent's children for a create.
+        (version,) = _INT.unpack_from(txn, offset)
+        offset += 4
+    except struct.error:
+        return _apply_decoded(tree, txn)  # an old form, or a txn that is none
+    path = str(txn[PATH_START:path_end], "utf-8", "replace")
+    err = 0
+    node: DataNode | None = None
+    try:
+        if is_set:
+            node = tree.set_data(path, txn[start:stop], version, zxid, time)
+        else:
+            data = txn[start:stop]
+            node = tree.create_node(path, data, OPEN_ACL_UNSAFE, 0, version, zxid, time)
+    except KeeperError as error:
+        err = error.code
+        path = ""
+    # Last, as in `apply_txn`.
+    if zxid > tree.last_processed_zxid:
+        tree.last_processed_zxid = zxid
+    digest = None
+    if len(txn) >= offset + DIGEST_SIZE:
+        digest_version, digest = _DIGEST.unpack_from(txn, offset)
+        if digest_version != DIGEST_VERSION:
+            digest = None
+    return AppliedTxn(client_id, cxid, zxid, time, type, err, path, node, digest)
+
+
+def _apply_decoded(tree: DataTree, txn: bytes) -> AppliedTxn:
+    header, record, digest = decode_txn(txn)
+    result = apply_txn(tree, header, record)
+    applied = AppliedTxn(
+        header.client_id,
+        header.cxid,
+        header.zxid,
+        header.time,
+        header.type,
+        result.err,
+        result.path,
+        result.node,
+        digest.tree_digest if digest is not None and digest.version == DIGEST_VERSION else None,
+    )
+    applied.subs = result.subs
+    return applied
 
 
 def _apply_one(tree: DataTree, header: TxnHeader, type: int, txn: Any) -> TxnResult:

@@ -12,7 +12,7 @@ from typing import Final
 
 from zkpy.datatree.acls import OPEN_UNSAFE_ACL_ID, ReferenceCountedACLCache
 from zkpy.datatree.children import WIDE, WideChildren
-from zkpy.datatree.digest import node_digest, tree_digest
+from zkpy.datatree.digest import digest_change, node_digest, tree_digest
 from zkpy.datatree.node import (
     CONTAINER,
     EMPTY_STAT,
@@ -276,20 +276,18 @@ class DataTree:
             raise NoNode(path)
         old = node.data
         stat = node.stat
-        if self.count_digest:
-            key = path if len(path) > 1 else ""
-            self.digest -= node_digest(key, old, stat)
         if prepared is None:
             czxid, _, pzxid, ctime, _, _, cversion, aversion, owner = _unpack_node(stat)
             prepared = _pack_node(
                 czxid, zxid, pzxid, ctime, time, version, cversion, aversion, owner
             )
-        node.stat = stat = prepared
+        node.stat = prepared
         node.data = data
         if path in self.response_cache:
             del self.response_cache[path]
         if self.count_digest:
-            self.digest = (self.digest + node_digest(key, data, stat)) & MASK64
+            key = path if len(path) > 1 else ""
+            self.digest = (self.digest + digest_change(key, old, stat, data, prepared)) & MASK64
         change = (len(data) if data else 0) - (len(old) if old else 0)
         self.data_size += change
         if self.quota.paths:
@@ -387,8 +385,8 @@ class DataTree:
         new = _pack_node(czxid, mzxid, zxid, ctime, mtime, version, cversion, aversion, owner)
         node.stat = new
         if self.count_digest:
-            change = node_digest(path, node.data, new) - node_digest(path, node.data, stat)
-            self.digest = (self.digest + change) & MASK64
+            data = node.data
+            self.digest = (self.digest + digest_change(path, data, stat, data, new)) & MASK64
 
     def _forget_child(self, path: str, node: DataNode, child: str, zxid: int) -> None:
         children = node.children
@@ -404,7 +402,8 @@ class DataTree:
     def _replace_stat(self, path: str, node: DataNode, stat: bytes) -> None:
         if self.count_digest:
             key = path if len(path) > 1 else ""
-            change = node_digest(key, node.data, stat) - node_digest(key, node.data, node.stat)
+            data = node.data
+            change = digest_change(key, data, node.stat, data, stat)
             self.digest = (self.digest + change) & MASK64
         node.stat = stat
 

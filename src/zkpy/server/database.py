@@ -9,15 +9,15 @@ from __future__ import annotations
 
 from itertools import chain
 from logging import getLogger
-from typing import TYPE_CHECKING
+from struct import Struct
+from typing import TYPE_CHECKING, Final
 
-from zkpy.datatree.apply import TxnResult, apply_txn
+from zkpy.datatree.apply import AppliedTxn, apply_bytes
 from zkpy.datatree.serialize import TreeReceiver, serialize_stream
-from zkpy.datatree.tree import CONFIG_NODE
 from zkpy.persistence.epochs import EpochFiles, Epochs
 from zkpy.persistence.errors import PersistenceError
 from zkpy.persistence.files import snapshots_in
-from zkpy.protocol.txns import DIGEST_VERSION, decode_txn
+from zkpy.protocol.errors import DecodeError
 from zkpy.protocol.zxid import counter_of, epoch_of
 from zkpy.quorum.committed_log import CommittedLog
 
@@ -34,6 +34,10 @@ if TYPE_CHECKING:
     from zkpy.server.settings import Config
 
 log = getLogger(__name__)
+
+# Digests differ for good once they do: not a line for each txn.
+DIGEST_LOG_INTERVAL: Final = 1000
+ZXID_AT: Final = slice(12, 20)
 
 
 def _nothing() -> None:
@@ -66,6 +70,9 @@ class ZKDatabase:
         self._base_zxid = 0
         # Memory was replaced by what a leader sent, and the disk does not lead there.
         self._installed = False
+        # Up to this zxid a snapshot that was received may be ahead; -1: to be found out.
+        self._fuzzy_until_zxid = 0
+        # What a restart would come to, besides what this process has logged.
         self._loaded_zxid = -1
 
     # ------------------------------------------------------------------ start
@@ -90,6 +97,7 @@ class ZKDatabase:
         self.tree = loaded.tree
         self.committed_log.replace(recent)
         self._installed = False
+        self._fuzzy_until_zxid = 0
         self._loaded_zxid = loaded.last_zxid
         self._base_zxid = max(loaded.snapshot_zxid, 0)
 
@@ -128,30 +136,41 @@ class ZKDatabase:
 
     # ------------------------------------------------------------------ txns
 
-    def apply(self, zxid: int, txn: bytes) -> TxnResult:
-        """Apply a committed txn; also into `committed_log`. Idempotent. Raises DecodeError."""
+    def apply(self, zxid: int, txn: bytes) -> AppliedTxn:
+        """Apply a committed txn; also into `committed_log`.
+
+        Idempotent, as what follows a fuzzy snapshot may be in it already. Raises DecodeError for
+        what is no txn, or that of another zxid; then nothing has changed.
+        """
+        if txn[ZXID_AT] != zxid.to_bytes(8, "big", signed=True):
+            raise DecodeError(f"committed as {zxid:#x}: a txn that begins with {txn[:32].hex()}")
         tree = self.tree
-        header, record, digest = decode_txn(txn)
-        result = apply_txn(tree, header, record)
-        if (
-            digest is not None
-            and tree.count_digest
-            and digest.version == DIGEST_VERSION
-            and digest.tree_digest != tree.digest
-            and not self._installed
-        ):
-            self._mismatch(zxid, digest.tree_digest)
+        if self._digest_enabled and not tree.count_digest:
+            tree.count_digest = True  # we led until now, and were told the digest
+        result = apply_bytes(tree, txn)
+        digest = result.digest
+        if digest is not None and digest != tree.digest and tree.count_digest:
+            self._digest_differs(zxid, digest)
         self.committed_log.add(zxid, txn)
         return result
 
-    def _mismatch(self, zxid: int, expected: int) -> None:
+    def _digest_differs(self, zxid: int, expected: int) -> None:
+        """Our tree is not the leader's: for operators to see, there is no way back from here."""
+        if self._installed or zxid < self._fuzzy_until_zxid:
+            return
+        if self._fuzzy_until_zxid < 0:
+            # Sent while txns were applied, the snapshot shows what of them comes only now.
+            self._fuzzy_until_zxid = newest_change(self.tree)
+            if zxid < self._fuzzy_until_zxid:
+                return
         self.digest_mismatches += 1
-        log.error(
-            "Digests are not matching at zxid %#x: the tree has %#x, the leader's %#x",
-            zxid,
-            self.tree.digest,
-            expected,
-        )
+        if self.digest_mismatches % DIGEST_LOG_INTERVAL == 1:
+            log.error(
+                "Digests are not matching. Value is Zxid: 0x%x, expected %d, have %d",
+                zxid,
+                expected,
+                self.tree.digest,
+            )
 
     def committed(self, zxid: int, txn: bytes) -> None:
         """Note a txn that the server has applied itself."""
@@ -159,8 +178,7 @@ class ZKDatabase:
 
     def set_config(self, members: Members) -> None:
         """Write /zookeeper/config in memory: text, version -1, mzxid = members.version."""
-        text = members.text().encode()
-        self.tree.set_data(CONFIG_NODE, text, -1, members.version, self.wall_ms)
+        self.tree.set_config(members.text().encode(), members.version, self.wall_ms)
 
     # ------------------------------------------------------------------ snapshots
 
@@ -178,6 +196,7 @@ class ZKDatabase:
         self.tree.last_processed_zxid = zxid
         self.committed_log.clear()
         self._installed = True
+        self._fuzzy_until_zxid = -1
 
     def save_snapshot(self) -> None:
         """Write a snapshot of the tree; durable on return. Raises DiskWriteError."""
@@ -246,6 +265,12 @@ class ZKDatabase:
             log.warning("the log cannot be used for catching up: %s", error)
             return None
         return _readable(chain((first,), records), until)
+
+
+def newest_change(tree: DataTree) -> int:
+    """The highest zxid in the stats of all nodes."""
+    zxids = Struct(">8xqq44x")
+    return max(map(max, map(zxids.unpack, (node.stat for node in tree.nodes.values()))))
 
 
 def _continues(first: int, zxid: int) -> bool:
