@@ -42,7 +42,7 @@ from zkpy.protocol.packets import (
 )
 from zkpy.protocol.zxid import epoch_of
 from zkpy.quorum import learner_handler as phases
-from zkpy.quorum.catch_up import plan_catch_up
+from zkpy.quorum.catch_up import Plan, plan_catch_up
 from zkpy.quorum.effects import ClosePeerPort, Effect, OpenPeerPort
 from zkpy.quorum.learner_handler import LearnerHandler
 from zkpy.quorum.reconfig import designated_leader
@@ -375,7 +375,7 @@ class Leader:
         settings = self.settings
         database = self.database
         assert self.new_epoch is not None
-        plan = plan_catch_up(
+        plan = self._plan_from_our_start(handler.peer_zxid) or plan_catch_up(
             database,
             handler.peer_zxid,
             snapshot_size_factor=settings.snapshot_size_factor,
@@ -410,6 +410,21 @@ class Leader:
         self._start_forwarding(handler)
         proposed = self.view.last_proposed
         handler.packet(NEWLEADER, self.new_epoch << 32, proposed.text().encode())
+
+    def _plan_from_our_start(self, peer_zxid: int) -> Plan | None:
+        """For a learner that has just what we began our term with: all that this epoch brought.
+
+        The committed log alone does not tell, if it was empty then, as after a start from a
+        snapshot; the reference sends its snapshot in that case.
+        """
+        proposals = self.database.committed_log.proposals
+        assert self.new_epoch is not None
+        if self.settings.force_snapshot or peer_zxid != self._summary[1]:
+            return None
+        if proposals and proposals[0][0] != (self.new_epoch << 32) + 1:
+            return None
+        last_zxid = proposals[-1][0] if proposals else peer_zxid
+        return Plan(DIFF, last_zxid, list(proposals), peer_zxid)
 
     def _too_many_syncs(self, kind: int) -> bool:
         limit = self.settings.max_snap_syncs if kind == SNAP else self.settings.max_diff_syncs
