@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import struct
+from collections import deque
 from typing import TYPE_CHECKING, Final
 
 from zkpy.protocol.errors import DecodeError, MarshallingError, SessionExpired, SessionMoved
@@ -58,6 +59,8 @@ class LeaderZooKeeperServer(ZooKeeperServer):
     ) -> None:
         # Who speaks for a session: a LearnerHandler, or this server. None: nobody yet.
         self.owners: dict[int, object] = {}
+        # Syncs of our clients that are not answered, each with the zxid proposed last when it came.
+        self._barriers: deque[Request] = deque()
         super().__init__(config, tree, leader, auth, now_ms=now_ms, wall_ms=wall_ms)
         self.leader = leader
         self.prep.last_zxid = leader.last_zxid
@@ -199,13 +202,31 @@ class LeaderZooKeeperServer(ZooKeeperServer):
 
     def sync_requested(self, cnxn: ServerCnxn, xid: int, body: bytes) -> None:
         """Ask a quorum whether we still lead; what the client sent behind it waits."""
-        self.leader.sync(self.await_sync(cnxn, xid, body))
+        barrier = self.await_sync(cnxn, xid, body)
+        barrier.zxid = self.leader.last_zxid
+        self._barriers.append(barrier)
+        self.leader.sync(barrier)
 
     def complete_syncs(self) -> None:
-        """Answer the syncs of our clients that are proven; what they wait for is applied."""
+        """Answer the syncs of our clients that are proven, now that what they wait for is applied."""
         for barrier in self.leader.take_synced():
             assert isinstance(barrier, Request), "of a learner the leader itself takes care"
+            if self._barriers and self._barriers[0] is barrier:
+                self._barriers.popleft()
+                self.sync_completed(barrier)
+
+    def commit_until(self, zxid: int) -> None:
+        """As the base class; a sync is answered ahead of what was proposed after it came.
+
+        That a quorum has such a txn proves as well that we led then, and what its client sent
+        behind the sync must not be applied before it.
+        """
+        barriers = self._barriers
+        while barriers and barriers[0].zxid < zxid:
+            barrier = barriers.popleft()
+            super().commit_until(barrier.zxid)
             self.sync_completed(barrier)
+        super().commit_until(zxid)
 
     # ------------------------------------------------------------------ the rest
 
