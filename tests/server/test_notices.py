@@ -33,8 +33,25 @@ def test_nothing_to_say() -> None:
         ({"metrics_provider": "prometheus"}, "metricsProvider.httpPort=7000 is not served"),
         ({"audit_enable": True}, "audit.enable=true is not served"),
         ({"auth_providers": {"1": "sasl"}}, "authProvider SASL is not served"),
+        ({"quorum_mode": True, "observer_master_port": 2191}, "observerMasterPort=2191 is not"),
     ],
 )
 def test_one_line_each(settings: dict[str, Any], words: str) -> None:
     (text,) = texts(**settings)
     assert words in text
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"ssl_quorum": True}, "sslQuorum=true is not served"),
+        ({"port_unification": True}, "portUnification=true is not served"),
+        ({"quorum_enable_sasl": True}, "quorum.auth.enableSasl=true is not served"),
+    ],
+)
+def test_members_that_should_know_each_other_do_not_start_without(
+    settings: dict[str, Any], words: str
+) -> None:
+    assert refusal(make_config(data_dir="/data", **settings)) is None, "alone it protects nothing"
+    reason = refusal(make_config(data_dir="/data", quorum_mode=True, **settings))
+    assert reason is not None and reason.startswith(words)

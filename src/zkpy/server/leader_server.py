@@ -208,7 +208,7 @@ class LeaderZooKeeperServer(ZooKeeperServer):
         self.leader.sync(barrier)
 
     def complete_syncs(self) -> None:
-        """Answer the syncs of our clients that are proven, now that what they wait for is applied."""
+        """Answer the syncs of our clients that are proven; what they wait for is applied."""
         for barrier in self.leader.take_synced():
             assert isinstance(barrier, Request), "of a learner the leader itself takes care"
             if self._barriers and self._barriers[0] is barrier:

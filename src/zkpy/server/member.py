@@ -455,16 +455,17 @@ class Member:
                 return
             leader.reconfig_activated()
         self.database.set_config(self.view.committed)
-        self._replace_server(
-            LeaderZooKeeperServer(
-                self.config,
-                self.database.tree,
-                leader,
-                self.auth,
-                now_ms=self.now_ms,
-                wall_ms=self.wall_ms,
-            )
+        server = LeaderZooKeeperServer(
+            self.config,
+            self.database.tree,
+            leader,
+            self.auth,
+            now_ms=self.now_ms,
+            wall_ms=self.wall_ms,
         )
+        # leaderServes=no: clients are hung up on, and find a learner.
+        server.serving = self.config.leader_serves
+        self._replace_server(server)
 
     def _settle_learner(self, learner: Learner) -> None:
         if learner.phase != BROADCAST:

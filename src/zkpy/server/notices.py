@@ -40,6 +40,26 @@ def notices(config: Config) -> list[tuple[int, str]]:
         texts.append(f"metricsProvider.httpPort={config.metrics_http_port} {ABSENT}")
     if config.audit_enable:
         texts.append(f"audit.enable=true {ABSENT}: no audit log is written")
+    if config.quorum_mode and config.observer_master_port > 0:
+        texts.append(
+            f"observerMasterPort={config.observer_master_port} {ABSENT}: "
+            "observers follow the leader"
+        )
     if "sasl" in config.auth_providers.values():
         texts.append(f"authProvider SASL {ABSENT}: clients cannot authenticate with it")
     return [(WARNING, text) for text in texts]
+
+
+def refusal(config: Config) -> str | None:
+    """Why this configuration must not be served at all: what it protects would lie open."""
+    if not config.quorum_mode:
+        return None
+    asked = {
+        "sslQuorum=true": config.ssl_quorum,
+        "portUnification=true": config.port_unification,
+        "quorum.auth.enableSasl=true": config.quorum_enable_sasl,
+    }
+    for name, is_set in asked.items():
+        if is_set:
+            return f"{name} {ABSENT}, and without it the members would trust whoever connects"
+    return None

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final, NoReturn
 from zkpy.persistence.errors import PersistenceError
 from zkpy.protocol.config_error import UNEXPECTED
 from zkpy.server.aio.main import Server
-from zkpy.server.notices import notices
+from zkpy.server.notices import notices, refusal
 from zkpy.server.version import zookeeper_version_text
 
 if TYPE_CHECKING:
@@ -28,6 +28,7 @@ log = logging.getLogger(__name__)
 GC_THRESHOLDS: Final = (10_000, 5, 1_000_000)
 # A disk that hangs must not keep us: what it has not confirmed was not acknowledged.
 STOP_SECONDS: Final = 1.5
+INVALID_INVOCATION: Final = 2
 STOP_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 
 
@@ -39,6 +40,9 @@ def run(config: Config) -> int:
     log.info("Starting server: ZooKeeper %s", zookeeper_version_text())
     for level, text in (*config.messages, *notices(config)):
         log.log(level, "%s", text)
+    reason = refusal(config)
+    if reason is not None:
+        return _report(f"Invalid config, exiting abnormally: {reason}", INVALID_INVOCATION)
     raise_file_limit()
     code = 0
     try:
