@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from zkpy.server.notices import WARNING, notices
+from zkpy.server.notices import WARNING, notices, refusal
 from zkpy.server.settings import make_config
 
 
