@@ -42,14 +42,22 @@ def test_the_epoch_under_way_when_the_process_ended() -> None:
     assert epochs == (2, 1)
 
 
+def test_an_epoch_that_was_joined_but_for_its_number() -> None:
+    """ZOOKEEPER-1653, 4269: the end came before the temporary, in it, or before its renaming."""
+    for temporary in ({}, {"currentEpoch_tmp": b""}, {"currentEpoch_tmp": b"3"}):
+        epochs, files = load(0x200000007, acceptedEpoch=b"3", currentEpoch=b"1", **temporary)
+        assert epochs == (3, 2)
+        assert files["currentEpoch"] == b"2"
+
+
 def test_contradictions_are_refused() -> None:
     with pytest.raises(EpochError) as error:
-        load(0x200000007, acceptedEpoch=b"2", currentEpoch=b"1")
+        load(0x200000007, acceptedEpoch=b"1", currentEpoch=b"1")
     assert str(error.value).startswith("The current epoch, 1, is older than the last zxid, 0x2")
     with pytest.raises(EpochError, match="The accepted epoch, 1 is less than the current epoch, 2"):
         load(0x200000007, acceptedEpoch=b"1", currentEpoch=b"2")
     with pytest.raises(EpochError):
-        load(0x300000007, acceptedEpoch=b"3", currentEpoch=b"1", currentEpoch_tmp=b"2")
+        load(0x300000007, acceptedEpoch=b"2", currentEpoch=b"1", currentEpoch_tmp=b"3")
 
 
 @pytest.mark.parametrize("text", [b"", b"x", b"1 2", b"\xff", b"\n"])

@@ -51,17 +51,18 @@ class EpochFiles:
         """
         last_epoch = epoch_of(last_zxid)
         current = self._read_or_create(CURRENT_EPOCH, last_epoch)
-        temporary = f"{CURRENT_EPOCH}.tmp"
-        if last_epoch > current and self._disk.exists(self._path(temporary)):
-            # The process ended between writing the snapshot of a new epoch and the rename.
-            current = self._read(temporary)
-            log.info("%s found. Setting current epoch to %x.", self._path(temporary), current)
+        accepted = self._read_or_create(ACCEPTED_EPOCH, last_epoch)
+        if current < last_epoch <= accepted:
+            # The process ended between writing what the new epoch began with, and its number
+            # (ZOOKEEPER-1653, 4269). Whoever has a txn of an epoch has all before it, too, and so
+            # has joined it. The reference refuses, unless it finds the number in a temporary.
+            log.info("Setting current epoch to %x, of the last zxid %#x.", last_epoch, last_zxid)
+            current = last_epoch
             self.write_current(current)
         if last_epoch > current:
             raise EpochError(
                 f"The current epoch, {current:x}, is older than the last zxid, {last_zxid:#x}"
             )
-        accepted = self._read_or_create(ACCEPTED_EPOCH, last_epoch)
         if accepted < current:
             raise EpochError(
                 f"The accepted epoch, {accepted:x} is less than the current epoch, {current:x}"

@@ -19,13 +19,14 @@ from zkpy.persistence.errors import (
     NoSnapshot,
     TTLNodesDisabled,
 )
-from zkpy.persistence.files import LOG, SNAPSHOT, TEMPORARY, logs_in
+from zkpy.persistence.files import LOG, SNAPSHOT, TEMPORARY, logs_in, snapshots_in
 from zkpy.persistence.logreader import DEFAULT_MAX_RECORD_BYTES
 from zkpy.persistence.replay import DigestCheck
 from zkpy.persistence.snapshot import FileSnap, LoadedSnapshot
 from zkpy.persistence.txnlog import DEFAULT_PREALLOCATE_BYTES, FileTxnLog
 from zkpy.protocol.errors import DecodeError
 from zkpy.protocol.txns import decode_txn
+from zkpy.protocol.zxid import counter_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -252,18 +253,36 @@ class FileTxnSnapLog:
 
         None, with nothing changed, if snapshots and log cannot rebuild it: the leader then has to
         send its snapshot. Snapshots that may show later txns are removed, else they would come
-        back at the next start, as with the reference. Raises CorruptFile, DiskError.
+        back at the next start, as with the reference. Raises DiskError.
         """
         self.log.close()
         snapshot = self.snap.load_newest(self.new_tree, lambda content: content <= zxid)
         if snapshot is None:
             return None
-        loaded = self._replay(snapshot, on_txn, zxid)
-        if loaded.last_zxid != zxid:
+        try:
+            loaded = self._replay(snapshot, on_txn, zxid)
+            if loaded.last_zxid != zxid:
+                if not self._is_begin_of_epoch(zxid):
+                    return None
+                loaded.tree.last_processed_zxid = zxid
+                loaded = loaded._replace(last_zxid=zxid)
+        except CorruptFile as error:
+            log.warning("going back to zxid %#x is impossible: %s", zxid, error)
             return None
         self.snap.remove_newer(snapshot)
-        self.log.truncate(zxid)
+        if self.log.last_zxid > zxid:
+            self.log.truncate(zxid)
         return loaded
+
+    def _is_begin_of_epoch(self, zxid: int) -> bool:
+        """Whether `zxid`, which no record has, is where the log's next epoch begins.
+
+        Its leader has that zxid before the first txn; who has logged that one began like it.
+        """
+        if counter_of(zxid) != 0:
+            return False
+        following = next(self.log.reader().records(zxid + 1), None)
+        return following is not None and following[0] == zxid + 1
 
     def _take_initialize(self) -> bool:
         """Remove the file that says an empty directory is meant to be empty; tell if it was there.
@@ -300,9 +319,13 @@ class FileTxnSnapLog:
         check = DigestCheck(tree, begin, section)
         replayed = 0
         reader = self.log.reader()
-        for zxid, txn in reader.records(begin + 1, after=begin, until=until):
+        passed_over = self._passed_over(snapshot, until)
+        strict = bool(passed_over)
+        for zxid, txn in reader.records(begin + 1, after=begin, until=until, strict=strict):
             if until is not None and zxid > until:
                 break
+            if strict:
+                passed_over.pop(zxid, None)
             try:
                 header, record, digest = decode_txn(txn)
                 apply_txn(tree, header, record)
@@ -314,11 +337,31 @@ class FileTxnSnapLog:
             if on_txn is not None:
                 on_txn(header, record, digest, txn)
         check.finish()
+        if passed_over:
+            zxid, name = passed_over.popitem()
+            raise CorruptFile(
+                f"{self.snap_directory}/{name}",
+                f"it cannot be used, and the log does not lead from snapshot {begin:#x} to zxid "
+                f"{zxid:#x}, but to {tree.last_processed_zxid:#x}: txns would be lost",
+            )
         self._check_ttl_nodes(tree)
         last = tree.last_processed_zxid
         log.info("loaded zxid %#x: snapshot %#x and %d txns", last, begin, replayed)
         found = begin if snapshot is not None else -1
         return LoadedDatabase(tree, last, found, replayed, check.mismatches, snapshot is None)
+
+    def _passed_over(self, snapshot: LoadedSnapshot | None, until: int | None) -> dict[int, str]:
+        """Snapshots, by zxid, that are newer than the one in use, up to `until`: unreadable ones.
+
+        If a leader sent one, its txns are not in our log, and no older snapshot can replace it.
+        """
+        if snapshot is None:
+            return {}
+        return {
+            zxid: name
+            for zxid, name in snapshots_in(self._disk, self.snap_directory)
+            if snapshot.zxid < zxid and (until is None or zxid <= until)
+        }
 
     def _check_ttl_nodes(self, tree: DataTree) -> None:
         if tree.extended_types:

@@ -38,6 +38,7 @@ log = getLogger(__name__)
 # Digests differ for good once they do: not a line for each txn.
 DIGEST_LOG_INTERVAL: Final = 1000
 ZXID_AT: Final = slice(12, 20)
+MZXID_PZXID: Final = Struct(">8xqq36x")
 
 
 def _nothing() -> None:
@@ -255,7 +256,7 @@ class ZKDatabase:
                 return None
             until = max(txn_log.durable_zxid, self._loaded_zxid)
             after = base if zxid == base else None
-            records = txn_log.reader().records(zxid, after=after, strict=True)
+            records = txn_log.reader().records(zxid, after=after, until=until, strict=True)
             first = next(records, None)
             if first is None or not (
                 first[0] == zxid or zxid == base or _continues(first[0], zxid)
@@ -269,8 +270,8 @@ class ZKDatabase:
 
 def newest_change(tree: DataTree) -> int:
     """The highest zxid in the stats of all nodes."""
-    zxids = Struct(">8xqq44x")
-    return max(map(max, map(zxids.unpack, (node.stat for node in tree.nodes.values()))))
+    zxids: Iterator[tuple[int, int]] = (MZXID_PZXID.unpack(n.stat) for n in tree.nodes.values())
+    return max(map(max, zxids))
 
 
 def _continues(first: int, zxid: int) -> bool:
