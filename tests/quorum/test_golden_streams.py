@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import pytest
-from tests.support.zabwire import AUTH_MAGIC, SUCCESS, Capture, Cursor, captures, encode_auth
+from tests.quorum.replaying import LIMIT, behind_sasl, packets_of
+from tests.support.zabwire import AUTH_MAGIC, SUCCESS, Capture, Cursor, captures
 
 from zkpy.datatree.digest import tree_digest
-from zkpy.datatree.serialize import SIGNATURE, TreeReceiver, serialize_stream
+from zkpy.datatree.serialize import TreeReceiver, serialize_stream
 from zkpy.datatree.tree import DataTree
 from zkpy.protocol.packets import (
     ACKEPOCH,
@@ -46,32 +47,9 @@ from zkpy.quorum.members import parse_config_text
 
 ELECTIONS = [found for found in captures() if found.kind == "election"]
 PEERS = [found for found in captures() if found.kind == "peer"]
-LIMIT = 1 << 20
 
 each_election = pytest.mark.parametrize("found", ELECTIONS, ids=lambda found: found.id)
 each_peer = pytest.mark.parametrize("found", PEERS, ids=lambda found: found.id)
-
-
-def behind_sasl(stream: bytes) -> bytes:
-    """The protocol itself, once the exchange of a scenario with SASL is read."""
-    cursor = Cursor(stream)
-    packets = cursor.auth_packets()
-    assert encode_auth(packets) + cursor.rest == stream
-    return cursor.rest
-
-
-def packets_of(stream: bytes) -> tuple[list[Packet], bytes]:
-    """All packets of a stream, and the snapshot behind a SNAP."""
-    reader = PacketReader(LIMIT)
-    packets = reader.feed(behind_sasl(stream))
-    snapshot, rest = b"", reader.take_rest()
-    if packets and packets[-1][0] == SNAP:
-        size = rest.index(SIGNATURE) + len(SIGNATURE)
-        snapshot = rest[:size]
-        packets += reader.feed(rest[size:])
-        rest = reader.take_rest()
-    assert rest == b"", "a stream ends with a packet"
-    return packets, snapshot
 
 
 def test_everything_is_here() -> None:

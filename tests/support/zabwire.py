@@ -121,7 +121,7 @@ def encode_auth(packets: list[tuple[int, bytes]]) -> bytes:
 
 
 class Capture(NamedTuple):
-    """One captured connection. `events`: (direction, kind, offset, length) in their order."""
+    """One captured connection. `events`: (time in s, direction, kind, offset, length), in order."""
 
     scenario: str
     name: str
@@ -129,7 +129,7 @@ class Capture(NamedTuple):
     server: str
     dialled: bytes
     accepted: bytes
-    events: list[tuple[str, str, int, int]]
+    events: list[tuple[float, str, str, int, int]]
 
     @property
     def id(self) -> str:
@@ -140,7 +140,7 @@ class Capture(NamedTuple):
         stream = self.dialled if direction == "c2s" else self.accepted
         return [
             stream[offset : offset + length]
-            for which, kind, offset, length in self.events
+            for _, which, kind, offset, length in self.events
             if which == direction and kind == "DATA"
         ]
 
@@ -156,10 +156,7 @@ def captures(scenario: str = "*") -> list[Capture]:
     for index in sorted(GOLDEN_WIRE.glob(f"{scenario}/index.json")):
         for entry in json.loads(index.read_text()):
             stem = index.parent / entry["name"]
-            events = [
-                (direction, kind, offset, length)
-                for _, direction, kind, offset, length in entry["events"]
-            ]
+            events = [tuple(event) for event in entry["events"]]
             found.append(
                 Capture(
                     index.parent.name,
