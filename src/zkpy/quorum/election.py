@@ -36,6 +36,8 @@ FINALIZE_WAIT_MS: Final = 200
 # While there is no leader, members that could not be reached are tried so often. The reference
 # tries them when it repeats its vote, in the end once a minute.
 MAX_REDIAL_MS: Final = 2000
+# Ids are free to invent: not more than a large ensemble has are kept.
+MAX_ASKERS: Final = 256
 # What an observer proposes, and whoever is no voter: nobody.
 NOBODY: Final = -(1 << 63)
 # The zxid of a server whose database is missing without having been declared new.
@@ -77,10 +79,11 @@ class FastLeaderElection:
         self._out_of_election: dict[int, Vote] = {}
         # Voters that look for a leader without being able to be one.
         self._abstaining: set[int] = set()
-        # Observers and strangers that asked us while we had no answer.
+        # Who asked us while we had no answer, or one that will change with the leader's new epoch.
         self._askers: set[int] = set()
-        # Voters that turned from us to somebody else after we had been elected.
+        # Voters that are for another leader than the one we found.
         self._deserters: set[int] = set()
+        self._is_established = False
         self._interval_ms = self._min_interval_ms
         self._resend_ms = NEVER
         self._redial_ms = NEVER
@@ -106,8 +109,8 @@ class FastLeaderElection:
         self._received.clear()
         self._out_of_election.clear()
         self._abstaining.clear()
-        self._askers.clear()
         self._deserters.clear()
+        self._is_established = False
         self._messages.clear()
         self._interval_ms = self._min_interval_ms
         self._redial_ms = now_ms + self._interval_ms
@@ -115,6 +118,16 @@ class FastLeaderElection:
         log.info("New election. My id = %d, proposed zxid=0x%x", self.my_id, zxid)
         self._propose(self._initial, now_ms)
         self._evaluate(now_ms)
+
+    def established(self, vote: Vote, state: int) -> None:
+        """`vote`, now with the epoch of the leader, is what others are told from now on.
+
+        Those who asked before have to hear of it, as votes count only if they agree in the epoch.
+        """
+        for sid in sorted(self._askers):
+            self._send(sid, vote, vote.election_epoch, state)
+        self._askers.clear()
+        self._is_established = True
 
     def stop(self) -> None:
         """The role that came of it is over, or nothing is to come of it: forget the result.
@@ -124,6 +137,7 @@ class FastLeaderElection:
         self.looking = False
         self.elected = None
         self.elected_state = LOOKING
+        self._is_established = False
         self._messages.clear()
 
     def tick(self, now_ms: int) -> None:
@@ -171,11 +185,15 @@ class FastLeaderElection:
         newer, self._newer = self._newer, None
         return newer
 
-    def abandoned(self, connected: Set[int]) -> bool:
-        """Whether we were elected, but so many turned to others that no quorum can follow us.
+    def abandoned(self, connected: Set[int] = frozenset()) -> bool:
+        """Whether what we were elected for cannot come about, as others decided otherwise.
 
-        `connected`: who does follow us. For a leader that waits for its first quorum.
+        For a leader: so many turned to somebody else that no quorum can follow us; `connected` are
+        those who do. For a learner: the leader itself did. To be asked until the role is
+        established; then the connections tell.
         """
+        if self.elected_state != LEADING:
+            return self.elected is not None and self.elected.leader in self._deserters
         gone = self._deserters - connected
         return bool(gone) and not self.view.has_quorum(self.view.voters() - gone)
 
@@ -201,8 +219,7 @@ class FastLeaderElection:
             return
         if sid not in self.view.voters():
             # Observers, and whoever wants to join: they are told, and do not count.
-            if state == LOOKING:
-                self._askers.add(sid)
+            self._note_asker(sid)
             self._send(sid, current_vote, self.logical_clock, state)
             return
         if not 0 <= n.state < len(STATE_NAMES):
@@ -225,9 +242,13 @@ class FastLeaderElection:
                 self._count(sid, n, now_ms)
             return
         if n.state == LOOKING:
+            self._note_asker(sid)
             self._send(sid, current_vote, current_vote.election_epoch, state)
-        if state == LEADING:
-            self._note_loyalty(sid, n, current_vote)
+        self._note_loyalty(sid, n, current_vote)
+
+    def _note_asker(self, sid: int) -> None:
+        if not self._is_established and len(self._askers) < MAX_ASKERS:
+            self._askers.add(sid)
 
     def _is_newer(self, text: str, sid: int) -> bool:
         """Whether `text` has other members and a higher version: nothing else counts then."""
@@ -270,18 +291,19 @@ class FastLeaderElection:
         return 0 if members is None else members.version
 
     def _note_loyalty(self, sid: int, n: Notification, elected: Vote) -> None:
-        """We lead, at least we want to: note who is for somebody else by now.
+        """We have a leader, perhaps ourselves: note who is for somebody else by now.
 
-        That is whoever began another election, or heard of somebody better before it heard that
-        we had been elected. Messages of earlier rounds may be late, and say nothing.
+        That is whoever began another election, or heard of somebody better before it heard of our
+        result. Messages of earlier rounds may be late, and say nothing.
         """
-        vote = Vote(n.leader, n.zxid, n.election_epoch, n.peer_epoch, n.state)
-        if n.leader == self.my_id and n.election_epoch <= elected.election_epoch:
+        newer = n.election_epoch - elected.election_epoch
+        if n.leader == elected.leader and (n.state != LOOKING or newer <= 0):
             self._deserters.discard(sid)
-        elif n.election_epoch > elected.election_epoch:
+        elif newer > 0:
             self._deserters.add(sid)
-        elif n.election_epoch == elected.election_epoch:
-            if n.state in (FOLLOWING, LEADING) or vote.rank() > elected.rank():
+        elif newer == 0:
+            vote = Vote(n.leader, n.zxid, n.election_epoch, n.peer_epoch)
+            if n.state != LOOKING or vote.rank() > elected.rank():
                 self._deserters.add(sid)
 
     # ------------------------------------------------------------------ votes
@@ -347,17 +369,17 @@ class FastLeaderElection:
         if n.election_epoch == clock:
             # Version 0: among votes of one round, the leader alone is compared.
             self._received[sid] = Vote(n.leader, n.zxid, n.election_epoch, n.peer_epoch, n.state)
-            if self._is_established(self._received, vote):
+            if self._is_joinable(self._received, vote):
                 self._finish(vote)
                 return True
         self._out_of_election[sid] = vote
-        if self._is_established(self._out_of_election, vote):
+        if self._is_joinable(self._out_of_election, vote):
             self.logical_clock = n.election_epoch
             self._finish(vote)
             return True
         return False
 
-    def _is_established(self, votes: Mapping[int, Vote], vote: Vote) -> bool:
+    def _is_joinable(self, votes: Mapping[int, Vote], vote: Vote) -> bool:
         if vote.leader == self.my_id:
             known = vote.election_epoch == self.logical_clock
         else:
@@ -385,12 +407,12 @@ class FastLeaderElection:
         ours. The leader itself must be among them: a vote that was sent again on a new connection
         may be old, and for somebody who is no more.
         """
-        leader = self.proposal.leader
+        leader, rank = self.proposal.leader, self.proposal.rank()
         for sid in self.view.voters():
             if sid == self.my_id or sid in self._abstaining:
                 continue
             vote = self._received.get(sid)
-            if vote is not None and (vote.state == LOOKING or vote.leader == leader):
+            if vote is not None and (vote.leader == leader or vote.rank() <= rank):
                 if sid != leader or not self._unreachable(sid):
                     continue
             elif sid != leader and self._unreachable(sid):
@@ -418,7 +440,6 @@ class FastLeaderElection:
         for sid in sorted(self.view.voters() | self._askers):
             if sid != self.my_id:
                 self._send(sid, self.elected, self.elected.election_epoch, self.elected_state)
-        self._askers.clear()
 
     # ------------------------------------------------------------------ what we say
 

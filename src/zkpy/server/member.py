@@ -29,6 +29,7 @@ from zkpy.quorum.observer import Observer
 from zkpy.quorum.reconfig import activate
 from zkpy.quorum.states import (
     BROADCAST,
+    DISCOVERY,
     FOLLOWING,
     LEADING,
     LOOKING,
@@ -448,6 +449,7 @@ class Member:
     def _serve_as_leader(self, leader: Leader) -> None:
         assert leader.new_epoch is not None
         self.current_vote = self.current_vote.with_peer_epoch(leader.new_epoch)
+        self.election.established(self.current_vote, self.state)
         while leader.reconfigured:
             members, designated, zxid = leader.reconfigured[0]
             if self._activate(members, designated, zxid):
@@ -469,6 +471,8 @@ class Member:
 
     def _settle_learner(self, learner: Learner) -> None:
         if learner.phase != BROADCAST:
+            if learner.phase == DISCOVERY and self.election.abandoned():
+                self._leave("the leader follows another one")
             return
         server = self.server
         if not isinstance(server, LearnerZooKeeperServer):
@@ -476,6 +480,7 @@ class Member:
                 return
             assert learner.new_epoch is not None
             self.current_vote = self.current_vote.with_peer_epoch(learner.new_epoch)
+            self.election.established(self.current_vote, self.state)
             server = LearnerZooKeeperServer(
                 self.config,
                 self.database,
