@@ -116,6 +116,9 @@ class Member:
         self._designated: Vote | None = None
         self._zxid_before_role = database.last_zxid
         self._saved_proposal: Members = self.view.last_proposed
+        self._client_address: tuple[str, int] | None = None
+        if config.client_port is not None:
+            self._client_address = (config.client_port_address, config.client_port)
         self._looking_since_ms = now_ms
         self._read_only_ms = NEVER
         self._look_at_ms = NEVER
@@ -519,7 +522,7 @@ class Member:
             members,
             designated,
             current_leader=self.current_vote.leader,
-            client_address=self._client_address(),
+            client_address=self._client_address,
         )
         if result.activated and self._config_files is not None:
             self._config_files.activated(self.view.committed, self.view.last_proposed)
@@ -533,6 +536,7 @@ class Member:
             self._effects.append(RebindElectionPort(own.election_addresses))
         self.cnx_manager.restart()
         if result.client_address is not None:
+            self._client_address = result.client_address
             self._effects.append(RebindClientPort(result.client_address))
         if not result.leaves_role:
             return False
@@ -542,10 +546,6 @@ class Member:
                 result.designated_leader, zxid, vote.election_epoch, epoch_of(zxid)
             )
         return True
-
-    def _client_address(self) -> tuple[str, int] | None:
-        port = self.config.client_port
-        return None if port is None else (self.config.client_port_address, port)
 
     # ------------------------------------------------------------------ the end of a role
 
