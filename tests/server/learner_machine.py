@@ -12,15 +12,16 @@ from typing import Any
 
 from tests.server.machine import START_MS, WALL_MS, Client, Machine
 
-from zkpy.datatree.tree import DataTree
+from zkpy.persistence.store import FileTxnSnapLog, Settings
 from zkpy.protocol.errors import DecodeError, MarshallingError, SessionExpired, SessionMoved
 from zkpy.protocol.packets import COMMIT, PING, REVALIDATE, SYNC, encode_revalidated
 from zkpy.protocol.zoodefs import OpCode
 from zkpy.quorum.standalone import Standalone
 from zkpy.server.cnxn import ServerCnxn
+from zkpy.server.database import ZKDatabase
 from zkpy.server.learner_server import LearnerZooKeeperServer
 from zkpy.server.request import Request
-from zkpy.server.settings import make_config
+from zkpy.server.settings import Config, make_config
 from zkpy.session.auth import (
     AuthenticationProvider,
     DigestAuthenticationProvider,
@@ -28,6 +29,7 @@ from zkpy.session.auth import (
     IPAuthenticationProvider,
     ProviderRegistry,
 )
+from zkpy.testing.disk import SimulatedDisk
 
 Item = tuple[int, int, "bytes | None"]
 
@@ -85,15 +87,14 @@ class FakeLearner:
         raise AssertionError("there is no log here")
 
 
-class FakeDatabase:
-    """The tree, and the txns that went into it."""
-
-    def __init__(self, tree: DataTree) -> None:
-        self.tree = tree
-        self.txns: list[tuple[int, bytes]] = []
-
-    def committed(self, zxid: int, txn: bytes) -> None:
-        self.txns.append((zxid, txn))
+def new_database(config: Config) -> ZKDatabase:
+    """An empty database on a disk of its own."""
+    disk = SimulatedDisk()
+    store = FileTxnSnapLog(disk, Settings(config.data_dir))
+    store.open()
+    database = ZKDatabase(store, disk, config)
+    database.load()
+    return database
 
 
 class LearnerMachine(Machine):
@@ -103,8 +104,8 @@ class LearnerMachine(Machine):
         settings.setdefault("four_letter_words", frozenset("*"))
         self.ensemble = ensemble
         self.config = make_config(data_dir="/data", my_id=my_id, **settings)
-        self.tree = DataTree()
-        self.database = FakeDatabase(self.tree)
+        self.database = new_database(self.config)
+        self.tree = self.database.tree
         self.learner = FakeLearner()
         self.stream: deque[Item] = deque()
         self.clients: dict[ServerCnxn, Client] = {}

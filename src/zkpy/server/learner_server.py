@@ -1,7 +1,7 @@
 """LearnerZooKeeperServer: the request processors of a follower or an observer.
 
     write  -> own order (cnxn.pending), then REQUEST to the leader      nothing is prepared here
-    COMMIT -> apply_txn -> watch events -> the reply, if it is ours -> reads that waited behind it
+    COMMIT -> apply -> watch events -> the reply, if it is ours -> reads that waited behind it
     sync   -> REQUEST ... SYNC, behind the commits it waits for -> the sync is a read
 
 Reads are served from the tree as it is applied here. A request is put in order before it is sent,
@@ -15,9 +15,7 @@ import logging
 from collections import deque
 from typing import TYPE_CHECKING, Final
 
-from zkpy.datatree.apply import TxnResult, apply_txn
-from zkpy.datatree.node import NODE_STAT
-from zkpy.protocol.errors import DecodeError, SessionMoved
+from zkpy.protocol.errors import SessionMoved
 from zkpy.protocol.packets import (
     COMMIT,
     COMMITANDACTIVATE,
@@ -26,7 +24,6 @@ from zkpy.protocol.packets import (
     SYNC,
     decode_revalidated,
 )
-from zkpy.protocol.txns import DIGEST_VERSION, CreateSessionTxn, TxnHeader, decode_txn
 from zkpy.protocol.zoodefs import OpCode
 from zkpy.server.cnxn import CONNECTING, ServerCnxn
 from zkpy.server.final import reply_of
@@ -39,6 +36,7 @@ from zkpy.session.learner_tracker import LearnerSessionTracker
 if TYPE_CHECKING:
     from typing import Protocol
 
+    from zkpy.datatree.apply import AppliedTxn
     from zkpy.datatree.tree import DataTree
     from zkpy.server.settings import Config
     from zkpy.server.stats import ServerStats
@@ -73,14 +71,15 @@ if TYPE_CHECKING:
         @property
         def tree(self) -> DataTree: ...
 
-        def committed(self, zxid: int, txn: bytes) -> None: ...
+        @property
+        def digest_mismatches(self) -> int: ...
+
+        def apply(self, zxid: int, txn: bytes) -> AppliedTxn: ...
 
 
 log = logging.getLogger(__name__)
 
 _COMMITS: Final = frozenset({COMMIT, COMMITANDACTIVATE})
-# Digests differ for good once they do: not a line for each txn.
-DIGEST_LOG_INTERVAL: Final = 1000
 
 
 class LearnerZooKeeperServer(ZooKeeperServer):
@@ -125,8 +124,8 @@ class LearnerZooKeeperServer(ZooKeeperServer):
         # Writes whose connection is gone, by session: their commits are not those of writes that
         # the session makes on its next connection, though xids may begin anew there.
         self._orphans: dict[int, deque[Request]] = {}
-        # Up to here the tree may hold the future, and its digest says nothing.
-        self._fuzzy_until_zxid = 0
+        # Of those that the database has found, how many were counted as ours.
+        self._digest_mismatches = database.digest_mismatches
         # Of the present call of `deliver`: writes that were answered.
         self._served: list[Request] = []
 
@@ -233,6 +232,10 @@ class LearnerZooKeeperServer(ZooKeeperServer):
                 self._revalidated(data)
         if commits:
             stats = self.stats
+            mismatches = self.database.digest_mismatches - self._digest_mismatches
+            if mismatches:
+                self._digest_mismatches += mismatches
+                stats.count("digest_mismatches_count", mismatches)
             stats.count("learner_commit_received_count", commits)
             stats.count("learner_proposal_received_count", commits)
             # Once per batch, as all of it is applied at the same moment.
@@ -244,50 +247,37 @@ class LearnerZooKeeperServer(ZooKeeperServer):
 
     def _commit_txn(self, zxid: int, txn: bytes) -> int:
         """Apply a committed txn, then answer whoever waits for it; returns the txn's time."""
-        header, record, digest = decode_txn(txn)
-        if header.zxid != zxid:
-            raise DecodeError(f"txn of zxid {header.zxid:#x} committed as {zxid:#x}")
-        tree = self.tree
-        result = apply_txn(tree, header, record)
-        if (
-            digest is not None
-            and digest.tree_digest != tree.digest
-            and digest.version == DIGEST_VERSION
-            and zxid > self._fuzzy_until_zxid
-        ):
-            self._digest_differs(zxid, digest.tree_digest)
+        applied = self.database.apply(zxid, txn)
         if not zxid & 127:
-            self.stats.digests.append((zxid, tree.digest))
-        self.database.committed(zxid, txn)
-        type = header.type
-        session_id = header.client_id
-        if self._orphans and self._is_orphan(header):
+            self.stats.digests.append((zxid, self.tree.digest))
+        session_id = applied.client_id
+        if self._orphans and self._is_orphan(applied):
             cnxn = None
         else:
             cnxn = self.cnxn_of_session.get(session_id)
             if cnxn is not None and cnxn.pending:
-                self._answer(cnxn, header, result)
+                self._answer(cnxn, applied)
+        type = applied.type
         if type == OpCode.CREATE_SESSION:
-            assert isinstance(record, CreateSessionTxn), "by its type"
-            self._session_created(session_id, record.timeout_ms)
+            self._session_created(session_id, self.tree.sessions[session_id])
         elif type == OpCode.CLOSE_SESSION:
             self._session_gone(session_id)
-        return header.time
+        return applied.time
 
-    def _answer(self, cnxn: ServerCnxn, header: TxnHeader, result: TxnResult) -> None:
+    def _answer(self, cnxn: ServerCnxn, applied: AppliedTxn) -> None:
         """A txn of a session that has requests waiting here: its reply, if it is the oldest."""
         request = cnxn.pending[0]
-        if not _is_txn_of(request, header):
-            self._passed_over(cnxn, header)
+        if not _is_txn_of(request, applied):
+            self._passed_over(cnxn, applied)
             return
         assert isinstance(request, Request), "so it is found out"
         self._done(request)
-        err = result.err
-        if err == SessionMoved.code or _has_moved(result):
+        err = applied.err
+        if err == SessionMoved.code or _has_moved(applied):
             self.close(cnxn)  # the client is elsewhere, and to be told nothing
             return
-        zxid = header.zxid
-        body = b"" if err else reply_of(self.tree, result)
+        zxid = applied.zxid
+        body = b"" if err else reply_of(self.tree, applied)
         cnxn.out += REPLY.pack(16 + len(body), request.xid, zxid, err)
         cnxn.out += body
         now_ms = self.now_ms
@@ -303,31 +293,31 @@ class LearnerZooKeeperServer(ZooKeeperServer):
             cnxn.dirty = True
             self.dirty.append(cnxn)
 
-    def _passed_over(self, cnxn: ServerCnxn, header: TxnHeader) -> None:
+    def _passed_over(self, cnxn: ServerCnxn, applied: AppliedTxn) -> None:
         """A txn of the session that is not its oldest request here.
 
         Most likely of a connection that it had to another server. But if it is a later request of
         ours, the earlier ones will never be answered: the client shall learn that something is
         lost, rather than wait for ever.
         """
-        if any(_is_txn_of(entry, header) for entry in cnxn.pending):
+        if any(_is_txn_of(entry, applied) for entry in cnxn.pending):
             log.warning("closing %s: the leader has passed over its oldest request", cnxn)
             self.close(cnxn)
-            self._is_orphan(header)
+            self._is_orphan(applied)
 
-    def _is_orphan(self, header: TxnHeader) -> bool:
+    def _is_orphan(self, applied: AppliedTxn) -> bool:
         """Whether a txn is that of a write whose connection is gone; then it is forgotten."""
-        orphans = self._orphans.get(header.client_id)
-        if orphans is None or not any(_is_txn_of(request, header) for request in orphans):
+        orphans = self._orphans.get(applied.client_id)
+        if orphans is None or not any(_is_txn_of(request, applied) for request in orphans):
             return False
         # In the order they were forwarded: what comes before it will not be answered.
         while True:
             request = orphans.popleft()
             self._done(request)
-            if _is_txn_of(request, header):
+            if _is_txn_of(request, applied):
                 break
         if not orphans:
-            del self._orphans[header.client_id]
+            del self._orphans[applied.client_id]
         return True
 
     def _done(self, request: Request) -> None:
@@ -344,25 +334,6 @@ class LearnerZooKeeperServer(ZooKeeperServer):
         now_ms = self.now_ms
         latencies = [now_ms - request.received_ms for request in served]
         self.stats.writes_served(len(served), sum(latencies), min(latencies), max(latencies))
-
-    def _digest_differs(self, zxid: int, digest: int) -> None:
-        """Our tree is not the leader's: for operators to see; there is no way back from here.
-
-        But a snapshot that was sent while txns were applied holds what of them comes only now.
-        """
-        count = self.stats.counters.get("digest_mismatches_count", 0)
-        if not count:
-            self._fuzzy_until_zxid = newest_change(self.tree)
-            if zxid < self._fuzzy_until_zxid:
-                return
-        self.stats.count("digest_mismatches_count")
-        if count % DIGEST_LOG_INTERVAL == 0:
-            log.error(
-                "Digests are not matching. Value is Zxid: 0x%x, expected %d, have %d",
-                zxid,
-                digest,
-                self.tree.digest,
-            )
 
     def _session_created(self, session_id: int, timeout_ms: int) -> None:
         """A session is committed: made for a client of ours, perhaps, or upgraded."""
@@ -397,25 +368,16 @@ class LearnerZooKeeperServer(ZooKeeperServer):
         self.expire_connections()
 
 
-def newest_change(tree: DataTree) -> int:
-    """The highest zxid in the stats of all nodes."""
-    newest = 0
-    for node in tree.nodes.values():
-        _, mzxid, pzxid, *_ = NODE_STAT.unpack(node.stat)
-        newest = max(newest, mzxid, pzxid)
-    return newest
-
-
-def _is_txn_of(entry: object, header: TxnHeader) -> bool:
+def _is_txn_of(entry: object, applied: AppliedTxn) -> bool:
     """Whether a txn can be what became of a request that was forwarded."""
     return (
         isinstance(entry, Request)
-        and entry.xid == header.cxid
-        and (entry.op == header.type or (header.type == OpCode.ERROR and entry.op != OpCode.SYNC))
+        and entry.xid == applied.cxid
+        and (entry.op == applied.type or (applied.type == OpCode.ERROR and entry.op != OpCode.SYNC))
     )
 
 
-def _has_moved(result: TxnResult) -> bool:
+def _has_moved(result: AppliedTxn) -> bool:
     """Whether a part of a multi was refused because its session had moved."""
     subs = result.subs
     return subs is not None and any(sub.err == SessionMoved.code for sub in subs)
