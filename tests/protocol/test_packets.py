@@ -121,8 +121,8 @@ def test_what_follows_a_snap_is_raw(
 def test_the_rest_can_be_taken_at_any_time() -> None:
     reader = PacketReader()
     ack = encode_packet(ACK, 1)
-    assert reader.feed(ack + b"half a header") == [(ACK, 1, None, None)]
-    assert reader.take_rest() == b"half a header"
+    assert reader.feed(ack + b"\0half a header") == [(ACK, 1, None, None)]
+    assert reader.take_rest() == b"\0half a header"
     assert reader.feed(ack) == [(ACK, 1, None, None)]
 
 
@@ -143,6 +143,32 @@ def test_impossible_count_of_ids(count: int) -> None:
 def test_impossible_length_of_an_id(length: int) -> None:
     with pytest.raises(ProtocolError, match=f"id of {length} bytes"):
         PacketReader(LIMIT).feed(struct.pack(">iqiii", REQUEST, 1, -1, 1, length))
+
+
+@pytest.mark.parametrize(
+    "junk",
+    [b"ruok", b"G", b"GET / HTTP/1.1\r\n\r\n", b"\x16\x03\x01", b"\xff" * 20, zabwire.AUTH_MAGIC],
+)
+@pytest.mark.parametrize("before", [b"", encode_packet(ACK, 1), encode_packet(ACK, 1, b"x")])
+def test_another_protocol_is_seen_at_its_first_byte(junk: bytes, before: bytes) -> None:
+    # Else we would wait for the rest of a packet, and the other side for our answer.
+    with pytest.raises(ProtocolError, match=f"no packet begins with {junk[:8].hex()}"):
+        PacketReader().feed(before + junk)
+    reader = PacketReader()
+    reader.feed(before)
+    with pytest.raises(ProtocolError, match=f"no packet begins with {junk[:8].hex()}"):
+        reader.feed(junk)
+
+
+@pytest.mark.parametrize("type", [0, 20, 255])
+def test_types_to_come_are_left_to_those_who_know_what_to_expect(type: int) -> None:
+    assert PacketReader().feed(encode_packet(type, 1)) == [(type, 1, None, None)]
+
+
+@pytest.mark.parametrize("type", [256, 65536, -1])
+def test_impossible_type(type: int) -> None:
+    with pytest.raises(ProtocolError, match="no packet begins with"):
+        PacketReader().feed(encode_packet(type, 1))
 
 
 def test_ids_are_bounded_together() -> None:

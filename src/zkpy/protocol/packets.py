@@ -126,11 +126,14 @@ class PacketReader:
     def feed(self, data: bytes) -> list[Packet]:
         """Return the packets which `data` completes, up to a SNAP.
 
-        Raises ProtocolError on a length that cannot be; the stream is of no use then.
+        Raises ProtocolError on a length that cannot be, and on what begins like no packet, as
+        soon as that can be seen (types have one byte, of four): the stream is of no use then.
         """
         chunks = self._chunks
         end = self._size + len(data)
         if end < self._needed or self.raw:
+            if data and data[0] and not self._size and not self.raw:
+                raise ProtocolError(f"no packet begins with {data[:8].hex()}")
             chunks.append(data)
             self._size = end
             return []
@@ -145,6 +148,8 @@ class PacketReader:
         start = 0
         while start + _BARE_BYTES <= end:
             type, zxid, length, more = _unpack_bare(data, start)
+            if type >> 8:
+                raise ProtocolError(f"no packet begins with {data[start : start + 8].hex()}")
             if length == -1:
                 if more == -1:
                     append((type, zxid, None, None))
@@ -179,6 +184,8 @@ class PacketReader:
         self._needed = needed
         self._size = end - start
         if start < end:
+            if data[start] and not self.raw:
+                raise ProtocolError(f"no packet begins with {data[start : start + 8].hex()}")
             chunks.append(data[start:])
         return packets
 
@@ -195,10 +202,7 @@ class PacketReader:
 def _read_authinfo(
     data: bytes, offset: int, limit: int
 ) -> tuple[tuple[tuple[str, str], ...] | None, int]:
-    """Return (the pairs, the offset behind them), or (None, an offset that is not there yet).
-
-    Raises ProtocolError on a null string and on more than `limit` bytes.
-    """
+    """Return (pairs, offset behind), or (None, an offset not there yet). Raises ProtocolError."""
     (count,) = _INT.unpack_from(data, offset)
     if not 0 <= count * 8 <= limit:
         raise ProtocolError(f"packet with {count} ids")

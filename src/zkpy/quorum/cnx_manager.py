@@ -399,7 +399,9 @@ class QuorumCnxManager:
         if sid is None:
             log.warning("%s did not say who it is: %s", link, reason)
             return
-        log.warning("Connection broken for id %d, my id = %d: %s", sid, self.my_id, reason)
+        log.warning(
+            "Connection broken for id %d, my id = %d: from %s: %s", sid, self.my_id, link, reason
+        )
         log.warning(
             "Interrupting SendWorker thread from RecvWorker. sid: %d. myId: %d", sid, self.my_id
         )
