@@ -14,7 +14,15 @@ from zkpy.datatree.apply import TxnResult, apply_bytes, apply_txn
 from zkpy.datatree.tree import DataTree
 from zkpy.protocol.acl import OPEN_ACL_UNSAFE, encode_acls
 from zkpy.protocol.errors import DecodeError
-from zkpy.protocol.txns import MultiTxn, SubTxn, TxnDigest, TxnHeader, decode_txn, encode_txn
+from zkpy.protocol.txns import (
+    MultiTxn,
+    SetDataTxn,
+    SubTxn,
+    TxnDigest,
+    TxnHeader,
+    decode_txn,
+    encode_txn,
+)
 from zkpy.protocol.zoodefs import OpCode
 
 
@@ -108,3 +116,53 @@ def test_the_forms_of_create_that_old_servers_wrote() -> None:
         apply_bytes(tree, head + b"\xff\xff\xff\xfe" + body)
     with pytest.raises(DecodeError):
         apply_bytes(tree, head[:20])
+
+
+PATHS = ["/a", "/b", "/b/c", "/missing", "/", "", "/zookeeper/config", "/ü"]
+
+
+@given(
+    st.lists(
+        st.tuples(st.sampled_from(PATHS), st.none() | st.binary(max_size=5), st.integers(0, 9)),
+        min_size=1,
+        max_size=6,
+    ),
+    st.lists(st.tuples(st.integers(0, 400), st.integers(0, 255)), max_size=2),
+    st.none() | st.integers(0, 400),
+    st.booleans(),
+)
+def test_a_multi_of_sets_is_applied_as_what_it_decodes_to(
+    sets: list[tuple[str, bytes | None, int]],
+    damage: list[tuple[int, int]],
+    size: int | None,
+    is_signed: bool,
+) -> None:
+    one, other = DataTree(), DataTree()
+    for tree in (one, other):
+        for path in ("/a", "/b", "/b/c", "/ü"):
+            tree.create_node(path, b"old", OPEN_ACL_UNSAFE, 0, -1, 1, 1)
+    subs = [SubTxn(OpCode.SET_DATA, SetDataTxn(*fields).encode()) for fields in sets]
+    header = TxnHeader(7, 8, 9, 10, OpCode.MULTI)
+    digest = TxnDigest(2, 4711) if is_signed else None
+    txn = bytearray(encode_txn(header, MultiTxn(subs), digest))
+    for position, value in damage:
+        txn[position % len(txn)] = value
+    if size is not None:
+        del txn[size:]
+    try:
+        header, record, digest = decode_txn(bytes(txn))
+        expected = outcome(apply_txn(one, header, record))
+    except DecodeError:
+        with pytest.raises(DecodeError):
+            apply_bytes(other, bytes(txn))
+    else:
+        applied = apply_bytes(other, bytes(txn))
+        assert outcome(applied) == expected
+        assert (applied.zxid, applied.client_id, applied.cxid) == (
+            header.zxid,
+            header.client_id,
+            header.cxid,
+        )
+        assert (applied.digest is None) == (digest is None or digest.version != 2)
+        assert content(one) == content(other)
+    assert one.last_processed_zxid == other.last_processed_zxid

@@ -31,6 +31,8 @@ RUNTIME_INCONSISTENCY: Final = -2
 
 _HEADER: Final = struct.Struct(">qiqqi")
 _INT: Final = struct.Struct(">i")
+# A part of a multi: type and length of its record, length of the path with which that begins.
+_SUB: Final = struct.Struct(">iii")
 _DIGEST: Final = struct.Struct(">iQ")
 # The end of most creates, before the parent's cversion: open to all, not ephemeral.
 _OPEN_ACL_PERSISTENT: Final = encode_acls(OPEN_ACL_UNSAFE) + b"\0"
@@ -39,6 +41,7 @@ PATH_START: Final = HEADER_SIZE + 4
 SET_DATA: Final = OpCode.SET_DATA
 CREATE: Final = OpCode.CREATE
 CREATE2: Final = OpCode.CREATE2
+MULTI: Final = OpCode.MULTI
 
 
 class TxnResult:
@@ -191,6 +194,10 @@ def apply_bytes(tree: DataTree, txn: bytes) -> AppliedTxn:
         client_id, cxid, zxid, time, type = _HEADER.unpack_from(txn)
         is_set = type == SET_DATA
         if not is_set and type != CREATE and type != CREATE2:
+            if type == MULTI:
+                applied = _apply_sets(tree, txn, client_id, cxid, zxid, time)
+                if applied is not None:
+                    return applied
             return _apply_decoded(tree, txn)
         (length,) = _INT.unpack_from(txn, HEADER_SIZE)
         path_end = PATH_START + length
@@ -224,12 +231,59 @@ def apply_bytes(tree: DataTree, txn: bytes) -> AppliedTxn:
     # Last, as in `apply_txn`.
     if zxid > tree.last_processed_zxid:
         tree.last_processed_zxid = zxid
-    digest = None
-    if len(txn) >= offset + DIGEST_SIZE:
-        digest_version, digest = _DIGEST.unpack_from(txn, offset)
-        if digest_version != DIGEST_VERSION:
-            digest = None
+    digest = _digest_in(txn, offset)
     return AppliedTxn(client_id, cxid, zxid, time, type, err, path, node, digest)
+
+
+def _apply_sets(
+    tree: DataTree, txn: bytes, client_id: int, cxid: int, zxid: int, time: int
+) -> AppliedTxn | None:
+    """Apply a multi of setData alone, which most are; None, and nothing is done, for any other.
+
+    Raises struct.error where `txn` ends too early.
+    """
+    (count,) = _INT.unpack_from(txn, HEADER_SIZE)
+    offset = HEADER_SIZE + 4
+    if count <= 0:
+        return None
+    sets: list[tuple[str, bytes, int]] = []
+    for _ in range(count):
+        type, size, length = _SUB.unpack_from(txn, offset)
+        start = offset + 12
+        path_end = start + length
+        offset += 8 + size
+        (data_length,) = _INT.unpack_from(txn, path_end)
+        if type != SET_DATA or length < 0 or data_length < 0:
+            return None
+        data_end = path_end + 4 + data_length
+        if data_end + 4 != offset:
+            return None
+        (version,) = _INT.unpack_from(txn, data_end)
+        path = str(txn[start:path_end], "utf-8", "replace")
+        sets.append((path, txn[path_end + 4 : data_end], version))
+    subs: list[TxnResult] = []
+    for path, data, version in sets:
+        try:
+            node = tree.set_data(path, data, version, zxid, time)
+        except KeeperError as error:
+            subs.append(TxnResult(SET_DATA, error.code, "", None))
+        else:
+            part = TxnResult(SET_DATA, 0, path, node)
+            part.stat = tree.wire_stat(node)
+            subs.append(part)
+    if zxid > tree.last_processed_zxid:
+        tree.last_processed_zxid = zxid
+    applied = AppliedTxn(client_id, cxid, zxid, time, MULTI, 0, "", None, _digest_in(txn, offset))
+    applied.subs = subs
+    return applied
+
+
+def _digest_in(txn: bytes, offset: int) -> int | None:
+    """The tree digest at the end of a txn; None without one that is ours to compare."""
+    if len(txn) < offset + DIGEST_SIZE:
+        return None
+    version, digest = _DIGEST.unpack_from(txn, offset)
+    return digest if version == DIGEST_VERSION else None
 
 
 def _apply_decoded(tree: DataTree, txn: bytes) -> AppliedTxn:
