@@ -114,6 +114,8 @@ class Member:
         self._durable_zxid = 0
         self._draining: list[tuple[int, bytes]] | None = None
         self._designated: Vote | None = None
+        # We have been an observer that does not log (syncEnabled=false).
+        self._unlogged = False
         self._zxid_before_role = database.last_zxid
         self._saved_proposal: Members = self.view.last_proposed
         self._client_address: tuple[str, int] | None = None
@@ -304,6 +306,9 @@ class Member:
         newer = election.take_newer_config()
         if newer is not None:
             self._activate(newer, None, -1)
+            if self._must_reload():
+                self._reload_database()
+                self._replace_server(self._idle_server())
             self._elect()
         elif election.elected is not None and self._look_at_ms == NEVER:
             self._begin_role(election.elected, election.elected_state)
@@ -573,6 +578,8 @@ class Member:
         fatal = getattr(zab, "fatal_exit_code", None)
         if fatal is not None:
             self._effects.append(Stop(fatal, reason))
+        if isinstance(zab, Observer) and not zab.sync_enabled:
+            self._unlogged = True
         self._reload = not isinstance(zab, Leader) and zab.database_dirty
         self._replace_server(self._idle_server())
         self.state = LOOKING
@@ -587,14 +594,22 @@ class Member:
         if not self._left_over and self._durable_zxid >= self._logged_zxid:
             self._drained()
 
+    def _must_reload(self) -> bool:
+        """Whether we have become a voter, and memory has what our log never was given."""
+        return self._unlogged and self.view.my_role != OBSERVER
+
+    def _reload_database(self) -> None:
+        self.database.reload()
+        self._unlogged = False
+
     def _drained(self) -> None:
         """Continue `_leave` when the log is on disk."""
         if self._left_over or self._durable_zxid < self._logged_zxid:
             return
         pending, self._draining = self._draining, None
         database = self.database
-        if self._reload:
-            database.reload()
+        if self._reload or self._must_reload():
+            self._reload_database()
         else:
             database.tree.count_digest = self.config.digest_enabled
             if database.last_zxid & 0xFFFFFFFF == 0 and database.last_zxid > self._zxid_before_role:
