@@ -11,8 +11,12 @@ from typing import Any
 
 import pytest
 
+from zkpy.datatree.apply import apply_txn
 from zkpy.persistence.disk import OsDisk
 from zkpy.persistence.store import FileTxnSnapLog, LoadedDatabase, Settings
+from zkpy.protocol.acl import ACL
+from zkpy.protocol.txns import CreateTxn, TxnDigest, TxnHeader, encode_txn
+from zkpy.protocol.zoodefs import OpCode
 from zkpy.testing.ensemble import Ensemble, Kind, Member, apache_kind, zkpy_kind
 
 from . import oracle, wire
@@ -98,11 +102,13 @@ def check_digests(member: Member) -> None:
     Unless it was sent a snapshot: Apache takes one while writes go on, so that the digests of the
     txns sent behind it are of trees between which the snapshot lies.
     """
-    if "Getting a snapshot from leader" in member.log_text():
+    if "Getting a snapshot from leader" in member.log_text(all_starts=True):
         return
     found = member.monitor().get("digest_mismatches_count")
     assert found in (None, "0"), f"{member} found {found} digest mismatches"
-    wrong = re.findall(r".*[Dd]igests? (?:are|is|does) not match.*", member.log_text())
+    wrong = re.findall(
+        r".*[Dd]igests? (?:are|is|does) not match.*", member.log_text(all_starts=True)
+    )
     assert not wrong, f"{member}: {wrong[:3]}"
 
 
@@ -116,6 +122,28 @@ def restored(member: Member, copy: Path) -> LoadedDatabase:
         return store.restore()
     finally:
         store.close()
+
+
+def append_uncommitted(member: Member, path: str) -> int:
+    """Log one more create, of `path`, as if it had been proposed and then all others had died.
+
+    Returns its zxid. The member must be stopped.
+    """
+    assert not member.running
+    store = FileTxnSnapLog(OsDisk(), Settings(str(member.data_dir), preallocate_bytes=65536))
+    store.open()
+    try:
+        loaded = store.restore()
+        zxid = loaded.last_zxid + 1
+        header = TxnHeader(0, 1, zxid, 1_700_000_000_000, OpCode.CREATE)
+        acl = (ACL(31, "world", "anyone"),)
+        record = CreateTxn(path, b"uncommitted", acl, False, 1)
+        apply_txn(loaded.tree, header, record)
+        store.log.append(zxid, encode_txn(header, record, TxnDigest(2, loaded.tree.digest)))
+        store.log.commit()
+    finally:
+        store.close()
+    return zxid
 
 
 def check_directories(ensemble: Ensemble, folder: Path) -> None:

@@ -40,7 +40,7 @@ OTHER = Kind("other", lambda path, _: command(path, {"other": 1}))
 
 def wait_for_line(member: Member, text: str, times: int = 1) -> None:
     ensemble = Ensemble(member.folder / "none", [])
-    ensemble.eventually(lambda: member.log_text().count(text) >= times, text, 20)
+    ensemble.eventually(lambda: member.log_text(all_starts=True).count(text) >= times, text, 20)
 
 
 def test_configurations(tmp_path: Path) -> None:
@@ -102,6 +102,7 @@ def test_a_member_through_its_life(tmp_path: Path) -> None:
         wait_for_line(member, "started with", times=2)
         member.swap(OTHER)
         wait_for_line(member, "started with zoo.cfg other=1")
+        assert member.log_text() == "started with zoo.cfg other=1\n"
         assert member.kind is OTHER
         process = member.process
     assert process is not None
@@ -135,6 +136,7 @@ def test_failures_show_the_logs(tmp_path: Path) -> None:
     with Ensemble(tmp_path, [broken]) as ensemble:
         with pytest.raises(EnsembleError, match=r"has ended(.|\n)*no such quorum"):
             ensemble.start()
+        ensemble.kill()
         with pytest.raises(EnsembleError, match=r"not within 0 s: rain(.|\n)*not running"):
             ensemble.eventually(lambda: False, "rain", 0)
 

@@ -47,6 +47,10 @@ DEFAULT_CONFIG: Mapping[str, object] = {
 JVM_FLAGS = ("-Xmx128m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Xshare:auto")
 
 
+# Stack traces of Apache's, and what it says about our own questions and about waiting clients.
+UNTOLD = re.compile(r"^\tat |:java.class.path=|Processing srvr command|ZooKeeperServer not running")
+
+
 class EnsembleError(AssertionError):
     """Something did not happen in time; the text ends with the logs of all members."""
 
@@ -181,6 +185,7 @@ class Member:
         self.properties: dict[str, object] = {}
         self.process: subprocess.Popen[bytes] | None = None
         self.paused = False
+        self.log_start = 0  # where what the present process logs begins
 
     def __repr__(self) -> str:
         return f"member {self.sid} ({self.kind})"
@@ -219,6 +224,7 @@ class Member:
         """Make the process; whether it serves is for wait_until_serving to find out."""
         assert not self.running, f"{self} runs already"
         with self.log_path.open("ab") as log:
+            self.log_start = log.tell()
             self.process = subprocess.Popen(
                 [
                     *self.network.prefix(self.sid),
@@ -297,16 +303,19 @@ class Member:
         lines = (line.partition("\t") for line in self.ask("mntr").splitlines())
         return {key.removeprefix("zk_"): value for key, tab, value in lines if tab}
 
-    def log_text(self) -> str:
-        """All that it has logged, over all starts."""
+    def log_text(self, *, all_starts: bool = False) -> str:
+        """What it has logged since its last start, or ever."""
         try:
-            return self.log_path.read_text(errors="replace")
+            logged = self.log_path.read_bytes()
         except FileNotFoundError:
             return ""
+        return logged[0 if all_starts else self.log_start :].decode(errors="replace")
 
     def log_tail(self) -> str:
-        """The end of it."""
-        return self.log_text()[-LOG_TAIL_BYTES:]
+        """The end of it, without what is of no use and much."""
+        lines = self.log_text(all_starts=True).splitlines()
+        told = [line for line in lines if not UNTOLD.search(line)]
+        return "\n".join(told)[-LOG_TAIL_BYTES:]
 
 
 class Ensemble:
@@ -391,14 +400,11 @@ class Ensemble:
     ) -> None:
         """Wait until each of them (default: all that run) serves, and one member leads.
 
-        Raises EnsembleError, at once when one of their processes has ended.
+        Raises EnsembleError.
         """
         waiting = list(self.running if members is None else members)
 
         def serving() -> bool:
-            for member in waiting:
-                if not member.running:
-                    raise EnsembleError(f"{member} has ended{self.logs()}")
             return all(m.mode() is not None for m in waiting) and self.leader() is not None
 
         self.eventually(serving, f"serving of {waiting}", timeout_s)
@@ -447,9 +453,15 @@ class Ensemble:
     def eventually(
         self, condition: Callable[[], bool], what: str, timeout_s: float = SERVE_TIMEOUT_S
     ) -> None:
-        """Wait for it. Raises EnsembleError with the logs when it does not come in time."""
+        """Wait for it. Raises EnsembleError with the logs when it does not come in time.
+
+        Or when a process has ended that nobody ended: then it need not be waited for.
+        """
         deadline = time.monotonic() + timeout_s
         while not condition():
+            for member in self.members.values():
+                if member.process is not None and not member.running:
+                    raise EnsembleError(f"{member} has ended{self.logs()}")
             if time.monotonic() > deadline:
                 raise EnsembleError(f"not within {timeout_s:g} s: {what}{self.logs()}")
             time.sleep(POLL_S)
