@@ -649,10 +649,12 @@ class Host:
                 checker.established(self.sid, zab.new_epoch, zab._summary[1])
                 self.cluster.trace(self, "leads epoch %#x", zab.new_epoch)
                 self.cluster.count("leader")
-            if zab.committed_zxid != self._committed_zxid:
-                self._committed_zxid = zab.committed_zxid
-                now_us = self.cluster.scheduler.now_us
-                checker.committed(self.sid, zab.committed_zxid, self._on_quorum, now_us)
+        leader = self._leads
+        # Also of one that is over: what it committed last may have ended it.
+        if leader is not None and leader.committed_zxid != self._committed_zxid:
+            self._committed_zxid = leader.committed_zxid
+            now_us = self.cluster.scheduler.now_us
+            checker.committed(self.sid, leader.committed_zxid, self._on_quorum, now_us)
         server = member.server
         tree = server.tree
         if tree.last_processed_zxid != self._shown_zxid and server.serving and not server.read_only:
