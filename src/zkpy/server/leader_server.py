@@ -12,7 +12,13 @@ import struct
 from collections import deque
 from typing import TYPE_CHECKING, Final
 
-from zkpy.protocol.errors import DecodeError, MarshallingError, SessionExpired, SessionMoved
+from zkpy.protocol.errors import (
+    DecodeError,
+    MarshallingError,
+    SessionExpired,
+    SessionMoved,
+    Unimplemented,
+)
 from zkpy.protocol.packets import (
     PING,
     REQUEST,
@@ -25,8 +31,10 @@ from zkpy.protocol.packets import (
 from zkpy.protocol.zoodefs import OpCode
 from zkpy.quorum.learner_handler import LearnerHandler
 from zkpy.quorum.reconfig import new_members
+from zkpy.server.local_sessions import LocalSessions, new_local_tracker
 from zkpy.server.request import Request
 from zkpy.server.zkserver import ZooKeeperServer
+from zkpy.session.learner_tracker import LeaderSessionTracker
 
 if TYPE_CHECKING:
     from zkpy.datatree.tree import DataTree
@@ -61,8 +69,22 @@ class LeaderZooKeeperServer(ZooKeeperServer):
         self.owners: dict[int, object] = {}
         # Syncs of our clients that are not answered, each with the zxid proposed last when it came.
         self._barriers: deque[Request] = deque()
-        super().__init__(config, tree, leader, auth, now_ms=now_ms, wall_ms=wall_ms)
+        local = new_local_tracker(config, now_ms, wall_ms)
+        # Before the base class, which fills it with the sessions of the tree.
+        self.leader_tracker = LeaderSessionTracker(
+            config.tick_time_ms, config.my_id or 1, wall_ms, now_ms, local
+        )
+        super().__init__(
+            config,
+            tree,
+            leader,
+            auth,
+            now_ms=now_ms,
+            wall_ms=wall_ms,
+            tracker=self.leader_tracker,
+        )
         self.leader = leader
+        self.local = LocalSessions(self, self.leader_tracker) if local is not None else None
         self.prep.last_zxid = leader.last_zxid
         self.prep.ensemble = self
 
@@ -92,7 +114,10 @@ class LeaderZooKeeperServer(ZooKeeperServer):
     def _revalidate(self, handler: LearnerHandler, zxid: int, data: bytes) -> None:
         """A client came to a learner with a session: it is that learner's now, if it lives."""
         session_id, timeout_ms = decode_revalidation(data)
-        valid = self.tracker.touch(session_id, timeout_ms, self.now_ms)
+        tracker = self.leader_tracker
+        # A local session is no other server's business.
+        valid = not tracker.is_local(session_id)
+        valid = valid and tracker.touch(session_id, timeout_ms, self.now_ms)
         if valid:
             self.owners[session_id] = handler
             old = self.cnxn_of_session.get(session_id)
@@ -123,26 +148,26 @@ class LeaderZooKeeperServer(ZooKeeperServer):
 
     def _check_session(self, session_id: int, owner: object) -> int:
         """0, or the code with which a request for the session is refused."""
-        if session_id not in self.tree.sessions and not self.tracks(session_id):
-            return 0 if self._may_be_local(session_id) else SessionExpired.code
-        if self.tracker.is_closing(session_id):
+        tracker = self.leader_tracker
+        if tracker.is_closing(session_id):
             return SessionExpired.code
+        if not tracker.is_tracked(session_id):
+            return 0 if self._may_be_local(session_id) else SessionExpired.code
         known = self.owners.setdefault(session_id, owner)
         return 0 if known is owner else SessionMoved.code
 
-    def tracks(self, session_id: int) -> bool:
-        """Whether the session is live or closing."""
-        return self.tracker.is_tracked(session_id)
-
     def _may_be_local(self, session_id: int) -> bool:
         """Whether a session nobody told us of can be a local one of another member."""
-        if not self.config.local_sessions_enabled:
+        if self.local is None:
             return False
-        return session_id >> 56 & 0xFF != (self.config.my_id or 0) & 0xFF
+        is_mine = session_id >> 56 & 0xFF == (self.config.my_id or 0) & 0xFF
+        return not is_mine or self.leader_tracker.is_local(session_id)
 
     def _propose(self, request: Request, body: bytes, code: int = 0) -> None:
         """Make the txn, of an error where `code` is not 0, and start it towards a quorum."""
         prep = self.prep
+        if request.op not in prep.operations:
+            code = Unimplemented.code
         if code:
             txn = prep.refuse(request, code, self.wall_ms)
         else:
@@ -157,6 +182,8 @@ class LeaderZooKeeperServer(ZooKeeperServer):
 
     def write(self, cnxn: ServerCnxn, xid: int, op: int, buf: bytes, pos: int, end: int) -> None:
         """As the base class, unless the session has moved to another member meanwhile."""
+        if self.local is not None and self.local.takes(cnxn, xid, op, buf[pos:end]):
+            return
         if self.owners.get(cnxn.session_id) is not self and op != OpCode.CLOSE_SESSION:
             code = self._check_session(cnxn.session_id, self)
             if code:
@@ -167,7 +194,10 @@ class LeaderZooKeeperServer(ZooKeeperServer):
         super().write(cnxn, xid, op, buf, pos, end)
 
     def create_session(self, cnxn: ServerCnxn) -> None:
-        """As the base class; the session is ours."""
+        """As the base class; the session is ours. A local one is there at once."""
+        if self.local is not None:
+            self.local.create(cnxn)
+            return
         super().create_session(cnxn)
         self.owners[cnxn.session_id] = self
 
@@ -229,6 +259,12 @@ class LeaderZooKeeperServer(ZooKeeperServer):
         super().commit_until(zxid)
 
     # ------------------------------------------------------------------ the rest
+
+    def tick(self) -> None:
+        """As the base class; and our local sessions expire, too."""
+        super().tick()
+        if self.local is not None:
+            self.local.expire()
 
     def durable(self, zxid: int) -> None:
         """Everything proposed up to `zxid` is on this server's disk."""

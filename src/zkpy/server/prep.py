@@ -150,6 +150,8 @@ class PrepRequestProcessor:
             OpCode.CREATE_SESSION: self._make_create_session,
             OpCode.CLOSE_SESSION: self._make_close_session,
         }
+        # What `prepare` takes; anything else is no write.
+        self.operations = frozenset(self._makers)
 
     def prepare(self, request: Request, buf: bytes, pos: int, end: int, wall_ms: int) -> bytes:
         """Make the transaction of `request`, whose body is buf[pos:end]; return its bytes.
