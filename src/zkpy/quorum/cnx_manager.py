@@ -10,7 +10,7 @@ Source: QuorumCnxManager, ZooKeeper 3.9.
 
 from __future__ import annotations
 
-from logging import getLogger
+from logging import INFO, WARNING, getLogger
 from typing import Final
 
 from zkpy.protocol.errors import ProtocolError
@@ -52,6 +52,8 @@ BLOCKED_RETRY_MS: Final = 100
 DIAL_BACK_MS: Final = 100
 # A server that refused us is not asked again at once, however often our vote changes.
 REDIAL_MS: Final = 50
+# The first bytes of servers before 3.5.
+LEGACY_BYTES: Final = 8
 # "Observer without an id", from the times before 3.4.
 OBSERVER_ID: Final = (1 << 63) - 1
 # Of those a server says it can be dialled at.
@@ -291,6 +293,9 @@ class QuorumCnxManager:
             )
         if sid == OBSERVER_ID or sid < 0:
             raise ProtocolError(f"a server without an id: {sid}")
+        if consumed == LEGACY_BYTES and self.view.server(sid) is None:
+            # Before 3.5 an id was all that was said, and nobody could join; so is much garbage.
+            raise ProtocolError(f"not a member, nor does it say where it is: {sid}")
         if sid > self.my_id:
             self._handshakes -= 1
             channel.sid = sid
@@ -397,7 +402,9 @@ class QuorumCnxManager:
             return
         sid = channel.sid
         if sid is None:
-            log.warning("%s did not say who it is: %s", link, reason)
+            # Somebody who only looks whether the port is open is no reason to worry.
+            level = WARNING if channel.buffer else INFO
+            log.log(level, "%s did not say who it is: %s", link, reason)
             return
         log.warning(
             "Connection broken for id %d, my id = %d: from %s: %s", sid, self.my_id, link, reason
