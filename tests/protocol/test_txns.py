@@ -231,3 +231,80 @@ def test_captured_logs_decode_encode_and_give_their_digests() -> None:
                 assert digest.tree_digest == tree.digest, hex(header.zxid)
                 compared += 1
     assert compared == 30
+
+
+# ---------------------------------------------------------------------- check_txn
+
+
+def can_be_applied(txn: bytes) -> bool:
+    """By decoding all of it."""
+    try:
+        header, record, _ = t.decode_txn(txn)
+        if isinstance(record, t.MultiTxn):
+            apply_txn(DataTree(), header, record)
+    except DecodeError:
+        return False
+    return True
+
+
+def is_checked(txn: bytes) -> bool:
+    try:
+        t.check_txn(txn)
+    except DecodeError:
+        return False
+    return True
+
+
+PLAIN = [
+    t.CreateTxn("/a", b"data", OPEN_ACL_UNSAFE, False, 1),
+    t.CreateTxn("/a", None, OPEN_ACL_UNSAFE, True, 1),
+    t.SetDataTxn("/a", b"data", 1),
+    t.SetDataTxn("/a", None, 1),
+    t.DeleteTxn("/a"),
+    t.ErrorTxn(-101),
+    t.CreateSessionTxn(30000),
+    t.CloseSessionTxn(["/a"]),
+]
+TYPE_OF = {
+    t.CreateTxn: OpCode.CREATE,
+    t.SetDataTxn: OpCode.SET_DATA,
+    t.DeleteTxn: OpCode.DELETE,
+    t.ErrorTxn: OpCode.ERROR,
+    t.CreateSessionTxn: OpCode.CREATE_SESSION,
+    t.CloseSessionTxn: OpCode.CLOSE_SESSION,
+}
+
+
+def plain_txns() -> list[bytes]:
+    single = [
+        t.encode_txn(t.TxnHeader(1, 2, 3, 4, TYPE_OF[type(record)]), record, digest)
+        for record in PLAIN
+        for digest in (None, t.TxnDigest(2, 5))
+    ]
+    subs = [t.SubTxn(TYPE_OF[type(record)], record.encode()) for record in PLAIN]
+    for parts in (subs[:5], subs[:3] + subs[5:6] + [t.SubTxn(99, None)], []):
+        header = t.TxnHeader(1, 2, 3, 4, OpCode.MULTI)
+        single.append(t.encode_txn(header, t.MultiTxn(parts), t.TxnDigest(2, 5)))
+    return single
+
+
+@pytest.mark.parametrize("txn", plain_txns())
+def test_check_agrees_with_decoding_at_every_length(txn: bytes) -> None:
+    assert is_checked(txn)
+    for length in range(len(txn)):
+        assert is_checked(txn[:length]) == can_be_applied(txn[:length]), length
+
+
+@given(st.sampled_from(plain_txns()), st.integers(0, 1000), st.integers(0, 255))
+def test_check_agrees_with_decoding_of_damage(txn: bytes, at: int, byte: int) -> None:
+    damaged = bytearray(txn)
+    damaged[at % len(txn)] = byte
+    assert is_checked(bytes(damaged)) == can_be_applied(bytes(damaged))
+
+
+@given(data=st.data())
+def test_check_accepts_what_can_be_decoded(data: st.DataObject) -> None:
+    header = data.draw(headers)
+    record = data.draw(records_of(t.TXN_RECORDS[header.type]))
+    txn = t.encode_txn(header, record, data.draw(digests))
+    assert is_checked(txn) == can_be_applied(txn)

@@ -378,7 +378,7 @@ SYNCING = leader_info(2) + diff(0) + committed(E1 + 1)
         (leader_info(2) + trunc(-1), "TRUNC -0x1 is not of epoch 2 or before"),
         (leader_info(2) + snap(E3, b""), "SNAP 0x300000000 is not of epoch 2 or before"),
         (leader_info(2) + snap(E1, b"garbage" + make_snapshot([])), "Missing signature"),
-        (b"GET / HTTP/1.1\r\nHost: h3\r\n", "packet of type"),
+        (b"GET / HTTP/1.1\r\nHost: h3\r\n", "no packet begins"),
         (struct.pack(">iqi", LEADERINFO, E2, 1 << 30) + bytes(4), "with 1073741824 bytes, limit"),
     ],
 )

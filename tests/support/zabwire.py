@@ -135,6 +135,9 @@ class Capture(NamedTuple):
     def id(self) -> str:
         return f"{self.scenario}/{self.name}"
 
+    def __repr__(self) -> str:
+        return f"capture({self.scenario!r}, {self.name!r})"
+
     def segments(self, direction: str) -> list[bytes]:
         """The bytes of "c2s" or "s2c" as TCP brought them."""
         stream = self.dialled if direction == "c2s" else self.accepted

@@ -353,6 +353,68 @@ def decode_txn(buf: bytes) -> tuple[TxnHeader, Record, TxnDigest | None]:
     return header, record, None
 
 
+_TYPE_AT = struct.Struct(">28xi")
+_SET_DATA: Final = int(OpCode.SET_DATA)
+_CREATES: Final = (int(OpCode.CREATE), int(OpCode.CREATE2))
+_MULTI: Final = int(OpCode.MULTI)
+
+
+def check_txn(buf: bytes) -> None:
+    """Raise DecodeError if `buf` cannot be decoded and applied; cheaper than to decode it.
+
+    For whoever logs what another server has made: what is in the log must be readable.
+    """
+    try:
+        (type,) = _TYPE_AT.unpack_from(buf)
+        if type == _MULTI:
+            _check_multi(buf)
+        elif not _is_plain(type, buf, HEADER_SIZE, len(buf)):
+            decode_record(type, buf, HEADER_SIZE)
+    except struct.error:
+        raise DecodeError(f"txn of {len(buf)} bytes ends too early") from None
+
+
+def _is_plain(type: int, buf: bytes, offset: int, end: int) -> bool:
+    """Whether a setData, or a create with the open ACL, is all there. Raises struct.error."""
+    if type != _SET_DATA and type not in _CREATES:
+        return False
+    (length,) = _INT.unpack_from(buf, offset)
+    data_at = offset + 4 + length
+    if length < 0 or data_at > end:
+        return False
+    (size,) = _INT.unpack_from(buf, data_at)
+    stop = data_at + 4 + size
+    if size < 0:
+        return False
+    if type == _SET_DATA:
+        return bool(stop + 4 <= end)
+    return stop + _OPEN_ACL_SIZE + 5 <= end and buf.startswith(_OPEN_ACL, stop)
+
+
+def _check_multi(buf: bytes) -> None:
+    (count,) = _INT.unpack_from(buf, HEADER_SIZE)
+    offset = HEADER_SIZE + 4
+    odd: list[tuple[int, bytes]] = []
+    failed = False
+    for _ in range(count):
+        type, size = _INT2.unpack_from(buf, offset)
+        offset += 8
+        end = offset + max(size, 0)
+        if end > len(buf) or size < -1:
+            raise DecodeError(f"length {size} at {offset - 4} of {len(buf)} bytes")
+        if type == OpCode.ERROR:
+            failed = True
+        elif not _is_plain(type, buf, offset, end):
+            odd.append((type, buf[offset:end]))
+        offset = end
+    # Of one that failed the parts are not applied, and may be anything.
+    if not failed:
+        for type, data in odd:
+            if type == _MULTI:
+                raise DecodeError("a multi in a multi")
+            decode_record(type, data)
+
+
 # For those who make txns one by one, without an object for each part.
 encode_header = _HEADER.pack
 encode_digest = _DIGEST.pack

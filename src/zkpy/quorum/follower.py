@@ -20,7 +20,7 @@ from zkpy.protocol.packets import (
     PROPOSAL,
     SNAP,
 )
-from zkpy.protocol.txns import HEADER_SIZE
+from zkpy.protocol.txns import HEADER_SIZE, check_txn
 from zkpy.quorum.learner import (
     FOR_SERVER,
     RECONFIG,
@@ -79,6 +79,7 @@ class Follower(Learner):
                     and (head := txn_zxid_and_type(data))[0] == zxid
                     and head[1] != RECONFIG
                 ):
+                    check_txn(data)
                     proposal = (zxid, data)
                 elif zxid <= self.last_zxid:
                     continue  # sent once to catch up and once more by broadcast

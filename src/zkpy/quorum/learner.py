@@ -48,7 +48,7 @@ from zkpy.protocol.packets import (
     encode_revalidation,
     encode_touches,
 )
-from zkpy.protocol.txns import HEADER_SIZE, SetDataTxn, decode_txn
+from zkpy.protocol.txns import HEADER_SIZE, SetDataTxn, check_txn, decode_txn
 from zkpy.protocol.zoodefs import OpCode
 from zkpy.quorum.effects import LEADER, Dial
 from zkpy.quorum.members import parse_config_text
@@ -478,7 +478,6 @@ class Learner:
         if zxid <= self.last_zxid:
             return
         txn = self.check_proposal(zxid, data)
-        decode_txn(txn)  # nothing is logged that could not be read again
         self._uncommitted.append((zxid, txn))
         self.last_zxid = zxid
 
@@ -496,6 +495,7 @@ class Learner:
         txn_zxid, txn_type = txn_zxid_and_type(data)
         if txn_zxid != zxid:
             raise ProtocolError(f"proposal {zxid:#x} is a txn of zxid {txn_zxid:#x}")
+        check_txn(data)  # nothing is logged that could not be read again
         if txn_type == RECONFIG and self.view.reconfig_enabled:
             self.view.set_last_proposed(members_of(data))
         return data

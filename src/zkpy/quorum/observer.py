@@ -17,7 +17,7 @@ from zkpy.protocol.packets import (
     PACKET_NAMES,
     SNAP,
 )
-from zkpy.protocol.txns import HEADER_SIZE
+from zkpy.protocol.txns import HEADER_SIZE, check_txn
 from zkpy.quorum.learner import FOR_SERVER, RECONFIG, Learner, txn_zxid_and_type
 
 TYPE_CHECKING = False
@@ -75,6 +75,7 @@ class Observer(Learner):
                     and (head := txn_zxid_and_type(data))[0] == zxid
                     and head[1] != RECONFIG
                 ):
+                    check_txn(data)
                     txn = data
                 elif zxid <= self.last_zxid:
                     continue  # sent once to catch up and once more by broadcast
