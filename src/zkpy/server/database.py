@@ -255,8 +255,11 @@ class ZKDatabase:
             if 0 <= budget_bytes < txn_log.size_from(zxid):
                 return None
             until = max(txn_log.durable_zxid, self._loaded_zxid)
-            after = base if zxid == base else None
-            records = txn_log.reader().records(zxid, after=after, until=until, strict=True)
+            reader = txn_log.reader()
+            if zxid == base:
+                records = reader.records(zxid + 1, after=base, until=until, strict=True)
+            else:
+                records = reader.records(zxid, until=until, strict=True)
             first = next(records, None)
             if first is None or not (
                 first[0] == zxid or zxid == base or _continues(first[0], zxid)
