@@ -731,6 +731,11 @@ class Leader:
             del waiting[:count]
         self._release_syncs()
 
+    @property
+    def has_synced(self) -> bool:
+        """Whether `take_synced` has something."""
+        return bool(self._synced)
+
     def take_synced(self) -> list[object]:
         """The tokens whose sync is complete, in the order they came."""
         synced = self._synced

@@ -108,7 +108,7 @@ class Member:
             unreachable=self.cnx_manager.unreachable,
         )
         self.zab: Leader | Learner | None = None
-        # Txns of a role that is over, still to be logged; zxid of the last one handed to the log.
+        # Txns still to be logged; zxid of the last one handed to the log.
         self._left_over: list[tuple[int, bytes]] = []
         self._logged_zxid = 0
         self._durable_zxid = 0
@@ -181,10 +181,14 @@ class Member:
 
     def received(self, link: Link, data: bytes) -> None:
         """Bytes from another member."""
-        if link.closed or link.owner is None:
+        owner = link.owner
+        if link.closed or owner is None:
             return
-        link.owner.received(link, data, self.now_ms)
-        self._settle()
+        owner.received(link, data, self.now_ms)
+        if owner is self.cnx_manager:
+            self._settle()
+        else:
+            self._settle_role()
 
     def lost(self, link: Link, reason: str) -> None:
         """A connection to another member is gone."""
@@ -207,25 +211,27 @@ class Member:
                 self._drained()
         else:
             self.zab.durable(zxid)
-        self._settle()
+        self._settle_role()
 
     # ------------------------------------------------------------------ outputs
 
     def take_appended(self) -> list[tuple[int, bytes]]:
         """What is to be logged, in zxid order. The end of a turn: batches leave for the peers."""
-        appended: list[tuple[int, bytes]] = []
         zab = self.zab
         if zab is not None:
             if self.view.last_proposed is not self._saved_proposal:
                 self._save_proposal()
-            appended = zab.take_appended()
+            self._left_over += zab.take_appended()
             # What clients have asked for may have brought the role to an end, or a sync to its.
-            if zab.failed is not None or isinstance(zab, Leader):
-                self._settle()
-        if self._left_over:
-            appended = appended + self._left_over
-            self._left_over = []
+            while zab.failed is not None or (isinstance(zab, Leader) and zab.has_synced):
+                self._settle_role()
+                zab = self.zab
+                if zab is None:
+                    break
+                self._left_over += zab.take_appended()
+        appended = self._left_over
         if appended:
+            self._left_over = []
             self._logged_zxid = appended[-1][0]
             # After a TRUNC zxids start lower than what was once durable.
             self._durable_zxid = min(self._durable_zxid, appended[0][0] - 1)
@@ -275,8 +281,13 @@ class Member:
 
     def _settle(self) -> None:
         """After every call: carry results from one machine to the next until all are at rest."""
-        self._tell_time()
         self._settle_election()
+        self._settle_role()
+        self._settle_election()
+
+    def _settle_role(self) -> None:
+        """The same where the votes of others are not concerned."""
+        self._tell_time()
         zab = self.zab
         while zab is not None:
             if isinstance(zab, Leader):
@@ -288,7 +299,8 @@ class Member:
             if zab is self.zab:
                 break
             zab = self.zab
-        self._settle_election()
+        if self.zab is None:
+            self._settle_election()
 
     def _settle_election(self) -> None:
         cnx_manager, election = self.cnx_manager, self.election

@@ -28,7 +28,7 @@ from zkpy.server.aio.election_port import ElectionPort
 from zkpy.server.aio.main import Server
 from zkpy.server.aio.purge import DatadirCleanupManager
 from zkpy.server.aio.quorum_port import PeerListener, PeerPort, connect, listeners
-from zkpy.server.aio.runner import MAX_TIMER_SECONDS, Runner
+from zkpy.server.aio.runner import Runner
 from zkpy.server.aio.snapshots import Snapshots
 from zkpy.server.aio.sockets import DEFAULT_BACKLOG, bound_socket
 from zkpy.server.aio.wiring import registry_of
@@ -139,7 +139,8 @@ class MemberRunner(Runner):
             self._perform(effect)
         if self.member.outbox:
             self.wake()
-        if self.member.next_timer_ms() < self._timer_ms:
+        # Whoever serves has no timer that could not wait for the next tick; see `_set_timer`.
+        if not self.server.serving and self.member.next_timer_ms() < self._timer_ms:
             self._reset_timer()
 
     def _flush_links(self) -> None:
@@ -232,7 +233,7 @@ class MemberRunner(Runner):
     def _set_timer(self) -> None:
         self._timer_ms = self.member.next_timer_ms()
         delay = (self._timer_ms - time.monotonic() * 1000) / 1000 + 0.0005
-        delay = min(max(delay, 0.001), MAX_TIMER_SECONDS)
+        delay = min(max(delay, 0.001), self.member.config.tick_time_ms / 2000)
         self._timer = self.loop.call_later(delay, self._on_timer)
 
     def _reset_timer(self) -> None:
