@@ -64,7 +64,7 @@ class FakeLearner:
 
     def __init__(self) -> None:
         self.new_epoch: int | None = 0
-        self.committed_zxid = 0
+        self.last_zxid = self.committed_zxid = 0
         # UpRequest, or a revalidation: (session id, timeout in ms).
         self.uplink: deque[UpRequest | tuple[int, int]] = deque()
         self.pongs: list[tuple[int, list[tuple[int, int]]]] = []
@@ -177,7 +177,8 @@ class Ensemble:
         valid = server.tracker.touch(session_id, timeout_ms, server.now_ms)
         if valid:
             self.owners[session_id] = learner
-        learner.stream.append((REVALIDATE, -1, encode_revalidated(session_id, valid)))
+        answer = encode_revalidated(session_id, valid)
+        learner.stream.append((REVALIDATE, self.zab.last_zxid, answer))
 
     def _prepare(self, learner: LearnerMachine, up: UpRequest) -> None:
         server = self.leader.server

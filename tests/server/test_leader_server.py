@@ -182,6 +182,7 @@ def test_who_speaks_for_a_session_that_moved_is_refused(machine: LeaderMachine) 
     machine.settle()
     (answer,) = [packet for packet in machine.three.packets if packet[0] == p.REVALIDATE]
     assert p.decode_revalidated(answer[2]) == (SESSION, True)
+    assert answer[1] == machine.leader.last_zxid, "up to here it may be of the old connection"
     late = machine.request(machine.two, OpCode.CREATE, wire.create("/late"))
     assert code_of(late) == SessionMoved.code
     assert machine.request(machine.three, OpCode.CREATE, wire.create("/now")).path == "/now"

@@ -10,7 +10,7 @@ from collections import deque
 
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
+from hypothesis.stateful import RuleBasedStateMachine, rule
 from tests.datatree.tree_compare import check_inner_consistency, content
 from tests.server.learner_machine import Ensemble, LearnerMachine
 from tests.server.machine import Client
@@ -21,6 +21,13 @@ from zkpy.datatree.node import NODE_STAT
 from zkpy.protocol.zoodefs import OpCode
 
 NODES = ("/n0", "/n1", "/n2")
+ASKS = (wire.SET_DATA, wire.SET_DATA, wire.GET_DATA, wire.GET_DATA, wire.SYNC, wire.PING)
+STEPS = [
+    (step, where, count)
+    for step in ("take", "commit", "deliver")
+    for where in (0, 1)
+    for count in (1, 3, 100)
+]
 
 
 class Asked:
@@ -114,10 +121,12 @@ class Network(RuleBasedStateMachine):
         for path in NODES:
             setup.create(path, b"0")
         self.ensemble.run()
-        self.sessions: list[Sessions] = []
+        self.sessions = [Sessions(self, self.ensemble.learners[i % 2]) for i in range(4)]
+        self.ensemble.run()
         # Which node a txn has set.
         self.history: dict[int, str] = {}
         self.number = 0
+        self.settle()
 
     def committed(self) -> dict[str, int]:
         nodes = self.ensemble.leader.tree.nodes
@@ -129,34 +138,39 @@ class Network(RuleBasedStateMachine):
         for session in self.sessions:
             session.collect()
 
-    @precondition(lambda self: len(self.sessions) < 4)
-    @rule(where=st.integers(0, 1))
-    def connect(self, where: int) -> None:
-        self.sessions.append(Sessions(self, self.ensemble.learners[where]))
-
-    @precondition(lambda self: self.sessions)
     @rule(
-        who=st.integers(0, 3),
-        path=st.sampled_from(NODES),
-        op=st.sampled_from((wire.SET_DATA, wire.GET_DATA, wire.SYNC, wire.PING)),
+        asks=st.lists(
+            st.tuples(st.sampled_from(ASKS), st.integers(0, 3), st.sampled_from(NODES)),
+            min_size=1,
+            max_size=6,
+        )
     )
-    def ask(self, who: int, path: str, op: int) -> None:
-        self.number += 1
-        self.sessions[who % len(self.sessions)].ask(op, path, self.number)
+    def ask(self, asks: list[tuple[int, int, str]]) -> None:
+        for op, who, path in asks:
+            self.number += 1
+            self.sessions[who].ask(op, path, self.number)
         self.settle()
 
-    @precondition(lambda self: self.sessions)
     @rule(who=st.integers(0, 3), where=st.integers(0, 1))
     def move(self, who: int, where: int) -> None:
-        self.sessions[who % len(self.sessions)].move(self.ensemble.learners[where])
+        self.sessions[who].move(self.ensemble.learners[where])
         self.settle()
 
-    @rule(where=st.integers(0, 1), count=st.integers(1, 3))
+    @rule(steps=st.lists(st.sampled_from(STEPS), min_size=1, max_size=8))
+    def flow(self, steps: list[tuple[str, int, int]]) -> None:
+        """Packets move, some of them."""
+        for step, where, count in steps:
+            if step == "take":
+                self.take(where, count)
+            elif step == "commit":
+                self.commit(count)
+            else:
+                self.deliver(where, count)
+
     def take(self, where: int, count: int) -> None:
         learner = self.ensemble.learners[where]
         self.ensemble.take(learner, min(count, len(learner.uplink)))
 
-    @rule(count=st.integers(1, 3))
     def commit(self, count: int) -> None:
         zab = self.ensemble.zab
         zxid = min(zab.committed_zxid + count, zab.last_zxid)
@@ -165,7 +179,6 @@ class Network(RuleBasedStateMachine):
                 self.history[request.zxid] = request.changes[0].path
         self.ensemble.commit(zxid)
 
-    @rule(where=st.integers(0, 1), count=st.integers(1, 3))
     def deliver(self, where: int, count: int) -> None:
         learner = self.ensemble.learners[where]
         learner.deliver(min(count, len(learner.stream)))
@@ -194,4 +207,4 @@ class Network(RuleBasedStateMachine):
 
 
 TestNetwork = Network.TestCase
-TestNetwork.settings = settings(max_examples=60, stateful_step_count=60, deadline=None)
+TestNetwork.settings = settings(max_examples=40, stateful_step_count=30, deadline=None)

@@ -282,6 +282,61 @@ def test_a_write_whose_connection_is_gone_answers_nobody(
     check_trees(ensemble)
 
 
+def test_a_write_made_elsewhere_is_not_taken_for_one_made_here(
+    ensemble: Ensemble, machine: LearnerMachine, client: Client
+) -> None:
+    """kazoo numbers its requests from 1 on each connection."""
+    there = ensemble.learners[1]
+    client.create("/a", b"0")
+    client.send(wire.SET_DATA, wire.set_data("/a", b"old"), xid=1)
+    client.send(wire.SET_DATA, wire.set_data("/a", b"late"), xid=2)
+    ensemble.take(machine, 1)  # proposed, before the client is there
+    again = there.plain()
+    assert client.session is not None
+    again.resume(client.session, flush=False)
+    ensemble.take(there)
+    there.deliver()
+    assert again.take_session() is not None
+    again.send(wire.SET_DATA, wire.set_data("/a", b"new"), xid=1)
+    ensemble.commit()
+    there.deliver()
+    assert there.tree.nodes["/a"].data == b"old"
+    assert again.replies() == [], "the commit of the old write is nobody's reply here"
+    ensemble.take(there)
+    ensemble.commit()
+    there.deliver()
+    (reply,) = again.replies()
+    assert (reply.xid, reply.err, reply.value(wire.SET_DATA).version) == (1, 0, 2)
+    ensemble.run()  # what the leader read of the old connection after that has been refused
+    assert client.closed
+    check_trees(ensemble)
+
+
+def test_where_the_leader_does_not_say_it_the_proposals_do(
+    ensemble: Ensemble, machine: LearnerMachine, client: Client
+) -> None:
+    """As above with Apache's leader, whose answer has no zxid: its proposals came before it."""
+    there = ensemble.learners[1]
+    client.create("/a", b"0")
+    client.send(wire.SET_DATA, wire.set_data("/a", b"old"), xid=1)
+    ensemble.take(machine)
+    again = there.plain()
+    assert client.session is not None
+    again.resume(client.session, flush=False)
+    ensemble.take(there)
+    type, _, data = there.stream.pop()
+    there.stream.append((type, -1, data))
+    there.learner.last_zxid = ensemble.zab.last_zxid
+    there.deliver()
+    assert again.take_session() is not None
+    again.send(wire.SET_DATA, wire.set_data("/a", b"new"), xid=1)
+    ensemble.commit()
+    there.deliver()
+    assert again.replies() == []
+    ensemble.run()
+    assert xids(again) == [1]
+
+
 def test_a_request_that_the_leader_passes_over_ends_the_connection(
     ensemble: Ensemble, machine: LearnerMachine, client: Client
 ) -> None:

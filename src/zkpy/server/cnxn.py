@@ -105,6 +105,7 @@ class ServerCnxn:
     `pending` begins with a write in flight, or is empty: replies go out in the order of requests.
     Only when there was no room for all that waited behind one does it begin with a read.
     `pending_bytes` is what arrived since it was last found empty.
+    `since_zxid`: txns up to it are of earlier connections of its session, though xids be equal.
     `held` means: no further frame is taken from `rest` until the server says so.
     """
 
@@ -126,6 +127,7 @@ class ServerCnxn:
         "secure",
         "server",
         "session_id",
+        "since_zxid",
         "state",
         "stats",
         "timeout_ms",
@@ -141,6 +143,7 @@ class ServerCnxn:
         self.ids: tuple[Id, ...] = (("ip", address),)
         self.state = NEW
         self.session_id = 0
+        self.since_zxid = 0
         self.timeout_ms = 0
         # None until the ConnectRequest; then whether it had the readOnly byte.
         self.read_only_flag: bool | None = None

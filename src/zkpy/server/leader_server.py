@@ -92,7 +92,7 @@ class LeaderZooKeeperServer(ZooKeeperServer):
 
     def take_inbox(self) -> None:
         """Handle what learners have sent since the last call."""
-        for handler, type, zxid, data, ids in self.leader.take_inbox():
+        for handler, type, _, data, ids in self.leader.take_inbox():
             if handler.link.closed:
                 continue
             try:
@@ -101,7 +101,7 @@ class LeaderZooKeeperServer(ZooKeeperServer):
                 elif type == PING:
                     self._touches(data)
                 elif type == REVALIDATE:
-                    self._revalidate(handler, zxid, data or b"")
+                    self._revalidate(handler, data or b"")
             except DecodeError as error:
                 self.leader.drop(handler, f"malformed packet of type {type}: {error}")
 
@@ -111,7 +111,7 @@ class LeaderZooKeeperServer(ZooKeeperServer):
         for session_id, timeout_ms in decode_touches(data or b""):
             touch(session_id, timeout_ms, now_ms)
 
-    def _revalidate(self, handler: LearnerHandler, zxid: int, data: bytes) -> None:
+    def _revalidate(self, handler: LearnerHandler, data: bytes) -> None:
         """A client came to a learner with a session: it is that learner's now, if it lives."""
         session_id, timeout_ms = decode_revalidation(data)
         tracker = self.leader_tracker
@@ -124,7 +124,9 @@ class LeaderZooKeeperServer(ZooKeeperServer):
             if old is not None:
                 self.close(old)
         log.debug("Session 0x%x is valid: %s", session_id, valid)
-        handler.packet(REVALIDATE, zxid, encode_revalidated(session_id, valid))
+        # So that the learner can tell what the session asked of others from what it asks of it.
+        # (The reference sends back the zxid of the question, -1, and reads none.)
+        handler.packet(REVALIDATE, self.leader.last_zxid, encode_revalidated(session_id, valid))
 
     def _learner_request(
         self, handler: LearnerHandler, data: bytes, ids: tuple[Id, ...] | None

@@ -46,6 +46,7 @@ if TYPE_CHECKING:
         """What this server asks of a Follower or an Observer."""
 
         new_epoch: int | None
+        last_zxid: int
         committed_zxid: int
 
         def request(
@@ -186,13 +187,18 @@ class LearnerZooKeeperServer(ZooKeeperServer):
         self._revalidating[session_id] = cnxn
         self.learner.revalidate(session_id, cnxn.timeout_ms)
 
-    def _revalidated(self, data: bytes | None) -> None:
+    def _revalidated(self, zxid: int, data: bytes | None) -> None:
+        """The leader's answer; `zxid` is what it had proposed last, or -1 from Apache's leader."""
         session_id, valid = decode_revalidated(data)
         cnxn = self._revalidating.pop(session_id, None)
         if cnxn is None or cnxn.closed:
             return
         if valid:
             self.learner_tracker.touch(session_id, cnxn.timeout_ms, self.now_ms)
+            # What the session asked of other servers has been proposed, or will be refused: its
+            # commits are still to come, with xids like those the client may give out anew (kazoo
+            # begins with 1 on each connection).
+            cnxn.since_zxid = max(zxid, self.learner.last_zxid)
             self.handshake.session_found(cnxn, session_id)
         else:
             self.handshake.session_refused(cnxn, session_id)
@@ -229,7 +235,7 @@ class LearnerZooKeeperServer(ZooKeeperServer):
                 if self._syncs:
                     self.sync_completed(self._syncs.popleft())
             elif type == REVALIDATE:
-                self._revalidated(data)
+                self._revalidated(zxid, data)
         if commits:
             stats = self.stats
             mismatches = self.database.digest_mismatches - self._digest_mismatches
@@ -267,11 +273,15 @@ class LearnerZooKeeperServer(ZooKeeperServer):
     def _answer(self, cnxn: ServerCnxn, applied: AppliedTxn) -> None:
         """A txn of a session that has requests waiting here: its reply, if it is the oldest."""
         request = cnxn.pending[0]
+        if applied.zxid <= cnxn.since_zxid:
+            return
         if not _is_txn_of(request, applied):
             self._passed_over(cnxn, applied)
             return
         assert isinstance(request, Request), "so it is found out"
         self._done(request)
+        pending = cnxn.pending
+        pending.popleft()
         err = applied.err
         if err == SessionMoved.code or _has_moved(applied):
             self.close(cnxn)  # the client is elsewhere, and to be told nothing
@@ -285,8 +295,6 @@ class LearnerZooKeeperServer(ZooKeeperServer):
             now_ms - request.received_ms, request.xid, None if err else request.op, zxid, now_ms
         )
         self._served.append(request)
-        pending = cnxn.pending
-        pending.popleft()
         if pending or cnxn.finishing:
             self.answer_deferred(cnxn)
         if not cnxn.dirty:
