@@ -98,10 +98,12 @@ class FastLeaderElection:
         """Begin an election. `zxid` is that of our last durable txn, `peer_epoch` currentEpoch."""
         view = self.view
         self.logical_clock += 1
-        if view.my_role == OBSERVER:
-            self._initial = Vote(NOBODY, NOBODY, 0, NOBODY)
+        if view.i_vote:
+            self._initial = Vote(self.my_id, zxid, 0, peer_epoch)
         else:
-            self._initial = Vote(self.my_id if view.i_vote else NOBODY, zxid, 0, peer_epoch)
+            # Whoever cannot lead is for the best of those who can, even if it has more than they:
+            # a configuration under way may need its vote. (In the reference only observers are.)
+            self._initial = Vote(NOBODY, NOBODY, 0, NOBODY)
         self.elected = None
         self.elected_state = LOOKING
         self.looking = True
