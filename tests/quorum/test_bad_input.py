@@ -9,7 +9,7 @@ import logging
 import struct
 
 import pytest
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import HealthCheck, assume, example, given, settings
 from hypothesis import strategies as st
 from tests.protocol.values import LONGS
 from tests.quorum.replaying import (
@@ -232,6 +232,8 @@ def test_leader_of_a_damaged_stream(draw: st.DataObject) -> None:
     for _ in range(draw.draw(st.integers(1, 3))):
         at = draw.draw(st.integers(0, len(stream) - 1))
         stream[at] = draw.draw(st.integers(0, 255))
+    # With the id of the good follower it takes that one's place, as it may.
+    assume(stream[16:24] != zabwire.int64(2))
     ensemble = Ensemble()
     with Lines() as lines:
         peer = ensemble.connect()
