@@ -164,9 +164,8 @@ class FakeDatabase:
         decode_txn(txn)
         self.disk.effect("apply", zxid)
         self.committed_log.add(zxid, txn)
-        if zxid in self.state:
-            return  # a fuzzy snapshot had it
-        self.state.append(zxid)
+        if zxid not in self.state:  # as it is if a fuzzy snapshot had it
+            self.state.append(zxid)
         self.last_zxid = zxid
 
     def snapshot_receiver(self) -> FakeReceiver:
