@@ -152,6 +152,20 @@ def test_what_was_replayed_can_be_sent_to_learners() -> None:
     assert (database.accepted_epoch, database.current_epoch) == (1, 1)
 
 
+def test_a_log_without_a_snapshot_is_trusted_once() -> None:
+    """ZOOKEEPER-3781."""
+    disk = SimulatedDisk()
+    write(database_on(disk), [1, 2, 3])
+    disk.remove(f"{DIRECTORY}/snapshot.0")
+    disk.restart()
+    with pytest.raises(PersistenceError):
+        database_on(disk)
+    disk.restart()
+    assert database_on(disk, trust_empty_snapshot=True).last_zxid == 3
+    again = restarted(disk)
+    assert (again.last_zxid, content(again.tree)) == (3, content(state_after([1, 2, 3])))
+
+
 @pytest.mark.parametrize("server", [1, 3, 4])
 def test_a_directory_of_a_real_member(server: int) -> None:
     disk = disk_with(golden_files(f"ensemble-395-reconfig/server{server}"))

@@ -85,6 +85,9 @@ class ZKDatabase:
         self._adopt(loaded, recent)
         self._epochs = self._epoch_files.load(max(loaded.last_zxid, 0))
         self.digest_mismatches += loaded.digest_mismatches
+        if loaded.snapshot_needed:
+            # Taken at the operator's word once, a log alone is trusted no more (ZOOKEEPER-3781).
+            self.store.save(self.tree)
         return loaded
 
     def reload(self) -> None:
