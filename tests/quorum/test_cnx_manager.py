@@ -297,6 +297,22 @@ def test_a_larger_one_replaces_its_connection() -> None:
     assert taken(first) == b""
 
 
+def test_first_bytes_that_were_overtaken() -> None:
+    """It made one connection, dropped it and made another; the older one comes to word late."""
+    manager = Manager(1)
+    older, newer = manager.new_link(), manager.new_link()
+    for link in (older, newer):
+        manager.accepted(link, NOW)
+    manager.received(newer, greeting(3), NOW)
+    manager.received(older, greeting(3) + frame(VOTE), NOW)
+    assert older.closed
+    assert not newer.closed
+    assert manager.take_received() == []
+    manager.send(3, VOTE, NOW)
+    assert taken(newer) == frame(VOTE)
+    assert manager.next_timer_ms() == NEVER
+
+
 def test_dialled_meanwhile_by_the_larger_one() -> None:
     """Our first bytes would make it start over, so they are not sent."""
     manager = Manager(1)

@@ -81,14 +81,18 @@ class Peer:
 
 
 class Channel:
-    """The receiving side of a link. `sid` is None until its first bytes have said who it is."""
+    """The receiving side of a link. `sid` is None until its first bytes have said who it is.
 
-    __slots__ = ("buffer", "deadline_ms", "sid")
+    `number` counts the links in the order they were made.
+    """
 
-    def __init__(self, sid: int | None, deadline_ms: int) -> None:
+    __slots__ = ("buffer", "deadline_ms", "number", "sid")
+
+    def __init__(self, sid: int | None, deadline_ms: int, number: int) -> None:
         self.sid = sid
         self.buffer = bytearray()
         self.deadline_ms = deadline_ms
+        self.number = number
 
 
 class QuorumCnxManager:
@@ -111,6 +115,7 @@ class QuorumCnxManager:
         self._channels: dict[Link, Channel] = {}
         self._received: list[tuple[int, bytes]] = []
         self._handshakes = 0
+        self._links_made = 0
         # When links that took nothing more are looked at again.
         self._retry_ms = NEVER
         self._closed = False
@@ -231,8 +236,7 @@ class QuorumCnxManager:
             peer.asked_ms = now_ms
             link.close()
             return
-        self._channels[link] = Channel(dial.sid, NEVER)
-        link.owner = self
+        self._own(link, dial.sid, NEVER)
         self._attach(peer, link)
 
     def dial_failed(self, dial: Dial, reason: str, now_ms: int) -> None:
@@ -276,8 +280,7 @@ class QuorumCnxManager:
             oldest = next(old for old, channel in self._channels.items() if channel.sid is None)
             self._drop(oldest, "too many connections whose other side says nothing")
         self._handshakes += 1
-        self._channels[link] = Channel(None, now_ms + self._settings.quorum_cnxn_timeout_ms)
-        link.owner = self
+        self._own(link, None, now_ms + self._settings.quorum_cnxn_timeout_ms)
 
     def _greeted(self, link: Link, channel: Channel, now_ms: int) -> None:
         """Take the first bytes, if they are complete. Raises ProtocolError."""
@@ -302,7 +305,12 @@ class QuorumCnxManager:
             channel.deadline_ms = NEVER
             peer = self._peers.get(sid) or Peer(sid)
             self._peers[sid] = peer
-            self._attach(peer, link)
+            if peer.link is not None and self._channels[peer.link].number > channel.number:
+                # It has made a newer one, whose first bytes have overtaken these.
+                self._channels.pop(link)
+                link.close()
+            else:
+                self._attach(peer, link)
             return
         # We own the connection, so we make it: a new one, as the other side may have forgotten
         # the one there is.
@@ -334,6 +342,11 @@ class QuorumCnxManager:
             self._effects += more
 
     # ------------------------------------------------------------------ links
+
+    def _own(self, link: Link, sid: int | None, deadline_ms: int) -> None:
+        self._links_made += 1
+        self._channels[link] = Channel(sid, deadline_ms, self._links_made)
+        link.owner = self
 
     def _attach(self, peer: Peer, link: Link) -> None:
         """From now on `link` is the connection to `peer`; another there is, is closed."""
@@ -368,7 +381,7 @@ class QuorumCnxManager:
         try:
             if channel.sid is None:
                 self._greeted(link, channel, now_ms)
-            if channel.sid is not None:
+            if channel.sid is not None and not link.closed:
                 self._take_messages(channel.sid, channel.buffer)
         except ProtocolError as error:
             if channel.sid is None:

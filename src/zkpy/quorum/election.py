@@ -36,6 +36,8 @@ FINALIZE_WAIT_MS: Final = 200
 # While there is no leader, members that could not be reached are tried so often. The reference
 # tries them when it repeats its vote, in the end once a minute.
 MAX_REDIAL_MS: Final = 2000
+# While we look ourselves, others who do are not answered more often.
+ANSWER_INTERVAL_MS: Final = 100
 # Ids are free to invent: not more than a large ensemble has are kept.
 MAX_ASKERS: Final = 256
 # What an observer proposes, and whoever is no voter: nobody.
@@ -80,7 +82,8 @@ class FastLeaderElection:
         # Voters that look for a leader without being able to be one.
         self._abstaining: set[int] = set()
         # Who asked us while we had no answer, or one that will change with the leader's new epoch.
-        self._askers: set[int] = set()
+        # When it was answered last.
+        self._askers: dict[int, int] = {}
         # Voters that are for another leader than the one we found.
         self._deserters: set[int] = set()
         self._is_established = False
@@ -220,9 +223,7 @@ class FastLeaderElection:
         if n.config is not None and state == LOOKING and self._is_newer(n.config, sid):
             return
         if sid not in self.view.voters():
-            # Observers, and whoever wants to join: they are told, and do not count.
-            self._note_asker(sid)
-            self._send(sid, current_vote, self.logical_clock, state)
+            self._answer_stranger(sid, n, now_ms, state, current_vote)
             return
         if not 0 <= n.state < len(STATE_NAMES):
             return
@@ -243,14 +244,33 @@ class FastLeaderElection:
             if self.looking:
                 self._count(sid, n, now_ms)
             return
-        if n.state == LOOKING:
-            self._note_asker(sid)
+        if n.state == LOOKING and self._is_voter():
+            self._note_asker(sid, now_ms)
             self._send(sid, current_vote, current_vote.election_epoch, state)
         self._note_loyalty(sid, n, current_vote)
 
-    def _note_asker(self, sid: int) -> None:
+    def _answer_stranger(
+        self, sid: int, n: Notification, now_ms: int, state: int, current_vote: Vote
+    ) -> None:
+        """Observers, and whoever wants to join: they are told, and do not count.
+
+        (The reference answers whatever they say, and they answer that: two that are both looking,
+        or of which one is and the other observes, then talk without end.)
+        """
+        if n.state != LOOKING:
+            return
+        if state == LOOKING and now_ms - self._askers.get(sid, NOBODY) < ANSWER_INTERVAL_MS:
+            return
+        self._note_asker(sid, now_ms)
+        self._send(sid, current_vote, self.logical_clock, state)
+
+    def _note_asker(self, sid: int, now_ms: int) -> None:
         if not self._is_established and len(self._askers) < MAX_ASKERS:
-            self._askers.add(sid)
+            self._askers[sid] = now_ms
+
+    def _is_voter(self) -> bool:
+        """Only voters answer voters: those do not listen to others, and would answer back."""
+        return self.my_id in self.view.voters()
 
     def _is_newer(self, text: str, sid: int) -> bool:
         """Whether `text` has other members and a higher version: nothing else counts then."""
@@ -324,7 +344,7 @@ class FastLeaderElection:
             self._count_looking(sid, n, now_ms)
         elif self._joins(sid, n):
             return
-        if n.state == LOOKING and n.election_epoch < self.logical_clock:
+        if n.state == LOOKING and n.election_epoch < self.logical_clock and self._is_voter():
             self._send(sid, self.proposal, self.logical_clock, LOOKING)
         self._evaluate(now_ms)
 
@@ -344,7 +364,7 @@ class FastLeaderElection:
             return
         elif vote.beats(self.proposal, weight):
             self._propose(vote, now_ms)
-        elif vote.rank() < self.proposal.rank():
+        elif vote.rank() < self.proposal.rank() and self._is_voter():
             # It may have missed ours while it still followed somebody. (The reference has it wait
             # until we repeat it.)
             self._send(sid, self.proposal, self.logical_clock, LOOKING)
@@ -409,12 +429,12 @@ class FastLeaderElection:
         ours. The leader itself must be among them: a vote that was sent again on a new connection
         may be old, and for somebody who is no more.
         """
-        leader, rank = self.proposal.leader, self.proposal.rank()
-        for sid in self.view.voters():
+        leader, view = self.proposal.leader, self.view
+        for sid in view.voters():
             if sid == self.my_id or sid in self._abstaining:
                 continue
             vote = self._received.get(sid)
-            if vote is not None and (vote.leader == leader or vote.rank() <= rank):
+            if vote is not None and not vote.beats(self.proposal, view.weight(vote.leader)):
                 if sid != leader or not self._unreachable(sid):
                     continue
             elif sid != leader and self._unreachable(sid):
@@ -439,7 +459,7 @@ class FastLeaderElection:
         # Who still looks need not ask. It also takes the place of a vote that is still to be sent,
         # or would be sent again on the next connection, and is not ours any more.
         self._messages.clear()
-        for sid in sorted(self.view.voters() | self._askers):
+        for sid in sorted(self.view.voters().union(self._askers)):
             if sid != self.my_id:
                 self._send(sid, self.elected, self.elected.election_epoch, self.elected_state)
 
