@@ -64,7 +64,8 @@ PACKET_NAMES: Final = {
 }
 
 # type, zxid, data, authinfo: pairs of scheme and id
-Packet = tuple[int, int, "bytes | None", "tuple[tuple[str, str], ...] | None"]
+AuthInfo = tuple[tuple[str, str], ...]
+Packet = tuple[int, int, "bytes | None", "AuthInfo | None"]
 
 # jute.maxbuffer and as much again, ZooKeeper's defaults.
 DEFAULT_LIMIT_BYTES: Final = 2 * 0xFFFFF
@@ -96,7 +97,14 @@ def encode_packet(
             return _pack_bare(type, zxid, -1, -1)
         return _pack_head(type, zxid, len(data)) + data + _NULL
     length = -1 if data is None else len(data)
-    out = [_pack_head(type, zxid, length), data or b"", _INT.pack(len(authinfo))]
+    return _pack_head(type, zxid, length) + (data or b"") + encode_authinfo(authinfo)
+
+
+def encode_authinfo(authinfo: Sequence[tuple[str, str]] | None) -> bytes:
+    """The end of a QuorumPacket."""
+    if authinfo is None:
+        return _NULL
+    out = [_INT.pack(len(authinfo))]
     for pair in authinfo:
         for text in pair:
             encoded = encode_text(text)
@@ -113,7 +121,7 @@ class PacketReader:
     `raw`: a SNAP packet has come, and everything behind it is kept for `take_rest`.
     """
 
-    __slots__ = ("_chunks", "_needed", "_size", "limit", "raw")
+    __slots__ = ("_authinfo", "_chunks", "_encoded_authinfo", "_needed", "_size", "limit", "raw")
 
     def __init__(self, limit: int = DEFAULT_LIMIT_BYTES) -> None:
         self.limit = limit
@@ -122,6 +130,9 @@ class PacketReader:
         self._chunks: list[bytes] = []
         self._size = 0
         self._needed = _BARE_BYTES
+        # The last one that was not null: most requests of a learner are for clients of one kind.
+        self._authinfo: AuthInfo = ()
+        self._encoded_authinfo = encode_authinfo(())
 
     def feed(self, data: bytes) -> list[Packet]:
         """Return the packets which `data` completes, up to a SNAP.
@@ -171,11 +182,17 @@ class PacketReader:
             if data[next : next + 4] == _NULL:
                 authinfo = None
                 next += 4
+            elif data.startswith(self._encoded_authinfo, next):
+                authinfo = self._authinfo
+                next += len(self._encoded_authinfo)
             else:
+                begin = next
                 authinfo, next = _read_authinfo(data, next, limit)
                 if authinfo is None:
                     needed = next - start
                     break
+                self._authinfo = authinfo
+                self._encoded_authinfo = data[begin:next]
             append((type, zxid, content, authinfo))
             start = next
             if type == SNAP:
@@ -199,9 +216,7 @@ class PacketReader:
         return rest
 
 
-def _read_authinfo(
-    data: bytes, offset: int, limit: int
-) -> tuple[tuple[tuple[str, str], ...] | None, int]:
+def _read_authinfo(data: bytes, offset: int, limit: int) -> tuple[AuthInfo | None, int]:
     """Return (pairs, offset behind), or (None, an offset not there yet). Raises ProtocolError."""
     (count,) = _INT.unpack_from(data, offset)
     if not 0 <= count * 8 <= limit:
@@ -276,7 +291,16 @@ _SESSION: Final = struct.Struct(">qi")  # session id, timeout in ms
 _VALID: Final = struct.Struct(">q?")
 _REQUEST: Final = struct.Struct(">qii")
 _pack_request = _REQUEST.pack
+_pack_request_head = struct.Struct(">iqiqii").pack
 _unpack_request = _REQUEST.unpack_from
+
+
+def encode_request_packet(
+    session_id: int, cxid: int, op: int, payload: bytes, authinfo: bytes
+) -> bytes:
+    """A whole REQUEST packet; `authinfo` is what `encode_authinfo` made."""
+    length = 16 + len(payload)
+    return _pack_request_head(REQUEST, -1, length, session_id, cxid, op) + payload + authinfo
 
 
 def encode_request(session_id: int, cxid: int, op: int, payload: bytes) -> bytes:

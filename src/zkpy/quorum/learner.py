@@ -35,7 +35,6 @@ from zkpy.protocol.packets import (
     PACKET_NAMES,
     PING,
     PROPOSAL,
-    REQUEST,
     REVALIDATE,
     SNAP,
     SYNC,
@@ -43,8 +42,9 @@ from zkpy.protocol.packets import (
     UPTODATE,
     LearnerInfo,
     PacketReader,
+    encode_authinfo,
     encode_packet,
-    encode_request,
+    encode_request_packet,
     encode_revalidation,
     encode_touches,
 )
@@ -203,6 +203,9 @@ class Learner:
         # While the log writes what we caught up with: up to where, and what came meanwhile.
         self._awaited_zxid: int | None = None
         self._held: list[Packet] = []
+        # The ids that came with the last request, and what they are on the wire: mostly the same.
+        self._ids: Ids | None = None
+        self._encoded_ids = encode_authinfo(None)
         # Out
         self._appended: list[Proposal] = []
         self._delivered: list[Delivered] = []
@@ -649,7 +652,10 @@ class Learner:
 
     def request(self, session_id: int, cxid: int, op: int, payload: bytes, ids: Ids | None) -> None:
         """Forward a client's request; `ids` are those of its connection, None for our own."""
-        self._send(encode_packet(REQUEST, -1, encode_request(session_id, cxid, op, payload), ids))
+        if ids != self._ids:
+            self._ids = ids
+            self._encoded_ids = encode_authinfo(ids)
+        self._send(encode_request_packet(session_id, cxid, op, payload, self._encoded_ids))
 
     def revalidate(self, session_id: int, timeout_ms: int) -> None:
         """Ask the leader whether the session that a client brings is alive."""
