@@ -25,6 +25,8 @@ from tests.support import zabwire
 from tests.support.zabwire import Capture, capture, captures
 
 from zkpy.protocol.packets import MAX_NOTIFICATION_BYTES, PACKET_NAMES
+from zkpy.protocol.txns import SetDataTxn, TxnHeader, encode_txn
+from zkpy.protocol.zoodefs import OpCode
 from zkpy.quorum.cnx_manager import QuorumCnxManager
 from zkpy.quorum.effects import Dial, Effect
 from zkpy.quorum.link import Link
@@ -68,19 +70,24 @@ FEW = settings(
 class Lines(logging.Handler):
     """Log lines of warnings and worse."""
 
-    def __init__(self) -> None:
-        super().__init__(logging.WARNING)
+    def __init__(self, level: int = logging.WARNING) -> None:
+        super().__init__(level)
         self.lines: list[str] = []
 
     def emit(self, record: logging.LogRecord) -> None:
         self.lines.append(record.getMessage())
 
     def __enter__(self) -> Lines:
-        logging.getLogger("zkpy").addHandler(self)
+        logger = logging.getLogger("zkpy")
+        logger.addHandler(self)
+        self.level_before = logger.level
+        logger.setLevel(self.level)
         return self
 
     def __exit__(self, *_: object) -> None:
-        logging.getLogger("zkpy").removeHandler(self)
+        logger = logging.getLogger("zkpy")
+        logger.removeHandler(self)
+        logger.setLevel(self.level_before)
 
     def naming(self, address: str) -> list[str]:
         return [line for line in self.lines if address in line]
@@ -151,6 +158,41 @@ def test_learner_ends_its_role_at_junk(junk: bytes, count: int) -> None:
         check_learner(replay, lines)
         # What still comes is not looked at.
         replay.feed(b"more")
+
+
+@pytest.mark.parametrize("name", ["06-peer", "11-peer"])
+@pytest.mark.parametrize(
+    ("junk", "reason"),
+    [
+        (zabwire.packet(zabwire.REVALIDATE, -1), "REVALIDATE of -1 bytes"),
+        (zabwire.packet(zabwire.REVALIDATE, -1, b"12345678"), "REVALIDATE of 8 bytes"),
+        (zabwire.packet(zabwire.SNAP, EPOCH), "SNAP in the middle of broadcast"),
+    ],
+)
+def test_learner_in_broadcast(name: str, junk: bytes, reason: str) -> None:
+    replay = LearnerReplay(capture("395-fresh", name))
+    with Lines() as lines:
+        replay.run()
+        assert replay.learner.failed is None
+        replay.feed(junk)
+        assert reason in str(replay.learner.failed)
+        check_learner(replay, lines)
+
+
+@pytest.mark.parametrize(("name", "type"), [("06-peer", 2), ("11-peer", 8)])
+@pytest.mark.parametrize("size", [0, 31, 33, 40])
+def test_learner_logs_nothing_that_cannot_be_read(name: str, type: int, size: int) -> None:
+    replay = LearnerReplay(capture("395-fresh", name))
+    with Lines() as lines:
+        replay.run()
+        logged = replay.database.store.log.last_zxid
+        txn = encode_txn(
+            TxnHeader(1, 1, EPOCH + 9, 1, int(OpCode.SET_DATA)), SetDataTxn("/x", b"new", 1), None
+        )
+        replay.feed(zabwire.packet(type, EPOCH + 9, txn[:size]))
+        assert replay.learner.failed is not None
+        assert replay.database.store.log.last_zxid == logged == EPOCH + 8
+        check_learner(replay, lines)
 
 
 # ---------------------------------------------------------------------- leader
@@ -410,7 +452,7 @@ def test_election_port_refuses_wrong_first_bytes(first: bytes, reason: str) -> N
 def test_election_port_and_who_stays_silent(said: bytes) -> None:
     """Incident 25: it holds up nobody, and is hung up on."""
     port = ElectionPort()
-    with Lines() as lines:
+    with Lines(logging.INFO) as lines:
         link = port.accept()
         if said:
             port.feed(link, said)
@@ -424,7 +466,7 @@ def test_election_port_and_who_stays_silent(said: bytes) -> None:
         port.manager.tick(4000)
         assert link.closed
         assert not other.closed
-        assert len(lines.naming(ADDRESS)) == 1
+        assert f"/{ADDRESS} did not say who it is: timed out" in lines.lines
     port.check()
 
 

@@ -18,7 +18,9 @@ from zkpy.protocol.packets import (
     FOLLOWERINFO,
     PACKET_NAMES,
     PROPOSAL,
+    REVALIDATE,
     SNAP,
+    decode_revalidated,
 )
 from zkpy.protocol.txns import HEADER_SIZE, check_txn
 from zkpy.quorum.learner import (
@@ -96,6 +98,8 @@ class Follower(Learner):
                 else:
                     self._odd_commit(zxid)
             elif type in FOR_SERVER:
+                if type == REVALIDATE:
+                    decode_revalidated(data)  # malformed: found while the role can still end well
                 delivered.append((type, zxid, data))
             elif type == COMMITANDACTIVATE:
                 if pending and pending[0][0] == zxid:

@@ -15,7 +15,9 @@ from zkpy.protocol.packets import (
     INFORMANDACTIVATE,
     OBSERVERINFO,
     PACKET_NAMES,
+    REVALIDATE,
     SNAP,
+    decode_revalidated,
 )
 from zkpy.protocol.txns import HEADER_SIZE, check_txn
 from zkpy.quorum.learner import FOR_SERVER, RECONFIG, Learner, txn_zxid_and_type
@@ -86,6 +88,8 @@ class Observer(Learner):
                     appended.append((zxid, txn))
                 delivered.append((COMMIT, zxid, txn))
             elif type in FOR_SERVER:
+                if type == REVALIDATE:
+                    decode_revalidated(data)  # malformed: found while the role can still end well
                 delivered.append((type, zxid, data))
             elif type == INFORMANDACTIVATE:
                 if zxid > self.last_zxid:
