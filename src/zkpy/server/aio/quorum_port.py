@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import socket
 from typing import TYPE_CHECKING, Final
 
@@ -207,7 +208,8 @@ async def connect(dial: Dial) -> tuple[socket.socket, str]:
                     await loop.sock_connect(sock, address)
                 except OSError as failed:
                     sock.close()
-                    error = failed
+                    # asyncio puts a text of its own ("Connect call failed") before the reason.
+                    error = OSError(failed.errno, os.strerror(failed.errno or 0))
                 except BaseException:
                     sock.close()
                     raise
