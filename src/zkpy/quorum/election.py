@@ -407,7 +407,9 @@ class FastLeaderElection:
         else:
             leader = votes.get(vote.leader)
             known = leader is not None and leader.state == LEADING
-        return known and self.view.has_quorum(supporters(votes, vote))
+        # The committed configuration alone. Who leads without ever having heard of the proposed one
+        # has no quorum of it, and will take it back. (The reference never joins such a leader.)
+        return known and self.view.committed_verifier.contains_quorum(supporters(votes, vote))
 
     # ------------------------------------------------------------------ the decision
 
