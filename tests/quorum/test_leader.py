@@ -337,6 +337,40 @@ def test_a_snapshot_is_not_pushed_into_a_network_that_takes_nothing() -> None:
     assert len(follower.link.out) < 1_000_000
 
 
+def test_what_commits_while_a_snapshot_is_sent_comes_before_new_leader() -> None:
+    """Then the learner's snapshot is exact; and nobody waits for acknowledgements of it."""
+    host = LeaderHost()
+    (follower,) = host.established(2)
+    host.leader.settings.force_snapshot = True
+    pieces = [bytes([65 + number]) * 200_000 for number in range(8)]
+    host.database.snapshot_slices = lambda: iter(pieces)
+    late = host.learner(3)
+    late.register()
+    late.raw = b""
+    data = encode_packet(p.ACKEPOCH, 0, struct.pack(">i", 0))
+    late.handler.received(late.link, data, host.now_ms)
+    (zxid,) = host.propose()
+    host.leader.durable(zxid)
+    follower.ack(zxid)
+    assert host.leader.committed_zxid == zxid
+    late.reader.raw = True  # the raw stream is not cut into packets here
+    for _ in range(20):
+        host.collect()
+        late.handler.pump(host.now_ms)
+    snapshot = encode_packet(p.SNAP, 1 << 32) + b"".join(pieces)
+    assert late.raw.startswith(snapshot)
+    rest = PacketReader().feed(late.raw[len(snapshot) :])
+    assert [(packet[0], packet[1]) for packet in rest] == [
+        (p.PROPOSAL, zxid), (p.COMMIT, zxid), (p.NEWLEADER, 1 << 32),
+    ]  # fmt: skip
+    late.ack_new_leader()
+    for _ in range(4 * SYNC_LIMIT):
+        for learner in (follower, late):
+            learner.send(p.PING, 0, b"")
+        host.tick()
+    assert not late.link.closed
+
+
 # ---------------------------------------------------------------------- broadcast
 
 

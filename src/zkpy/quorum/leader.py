@@ -408,8 +408,21 @@ class Leader:
             handler.synced_zxid = zxid
         handler.send(bytes(out))
         self._start_forwarding(handler)
-        proposed = self.view.last_proposed
-        handler.packet(NEWLEADER, self.new_epoch << 32, proposed.text().encode())
+        if plan.kind == SNAP:
+            handler.pump(self._now_ms)
+        else:
+            self._queue_new_leader(handler)
+
+    def snapshot_sent(self, handler: LearnerHandler) -> None:
+        """The snapshot, and what was committed while it was sent, are queued for a learner."""
+        self._queue_new_leader(handler)
+
+    def _queue_new_leader(self, handler: LearnerHandler) -> None:
+        assert self.new_epoch is not None
+        # Whoever acknowledges it has on disk what was committed before it, without a word on each.
+        handler.synced_zxid = max(handler.synced_zxid, self.committed_zxid)
+        config = self.view.last_proposed.text().encode()
+        handler.packet(NEWLEADER, self.new_epoch << 32, config)
 
     def _plan_from_our_start(self, peer_zxid: int) -> Plan | None:
         """For a learner that has just what we began our term with: all that this epoch brought.

@@ -152,9 +152,8 @@ class LearnerHandler:
         self.send(encode_packet(type, zxid, data))
 
     def start_snapshot(self, slices: Iterator[bytes]) -> None:
-        """Send `slices` from now on, piece by piece; later packets wait behind them."""
+        """Send `slices` by calls of `pump`; later packets wait behind them."""
         self._slices = slices
-        self.pump(self.last_activity_ms)
 
     @property
     def in_snapshot(self) -> bool:
@@ -174,6 +173,9 @@ class LearnerHandler:
             size += len(data)
             if size >= SNAPSHOT_PIECE_BYTES:
                 return
+        # This turn's packets belong behind the snapshot as well.
+        self.leader.flush_streams()
         self._slices = None
         link.send(bytes(self._behind))
         self._behind.clear()
+        self.leader.snapshot_sent(self)

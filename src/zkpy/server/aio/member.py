@@ -24,7 +24,7 @@ from zkpy.quorum.effects import (
     Stop,
 )
 from zkpy.server.aio.client_port import ClientListener, Poller
-from zkpy.server.aio.election_port import ElectionPort
+from zkpy.server.aio.election_port import ElectionPort, election_link
 from zkpy.server.aio.main import Server
 from zkpy.server.aio.purge import DatadirCleanupManager
 from zkpy.server.aio.quorum_port import PeerListener, PeerPort, connect, listeners
@@ -73,6 +73,7 @@ class MemberRunner(Runner):
         self._durable_zxid = member.database.last_zxid
         self.peer_listeners: list[PeerListener] = []
         self.election_port: ElectionPort | None = None
+        self.purge: DatadirCleanupManager | None = None
         self.rebind_client_port: Callable[[tuple[str, int]], None] = lambda address: None
         self._dials: set[asyncio.Task[None]] = set()
         self._timer_ms = 0
@@ -118,6 +119,8 @@ class MemberRunner(Runner):
         """The log and the snapshots are about to be cut: nobody else may be writing them."""
         self._snapshots.abort()
         self._snapshots.join()
+        if self.purge is not None:
+            self.purge.join()
         self.log_writer.quiesce()
         self._durable_zxid = -1
 
@@ -226,6 +229,8 @@ class MemberRunner(Runner):
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         link = member.new_link(address)
         PeerPort(self, sock, link)
+        if dial.purpose == ELECTION:
+            election_link(link, member.config)
         self.call(lambda: member.dialled(dial, link))
 
     # ------------------------------------------------------------------ time
@@ -312,7 +317,7 @@ class MemberServer(Server):
         if sock is not None:
             self._listen(poller, sock)
             runner.rebind_client_port = self._rebind_client_port
-        self._purge = DatadirCleanupManager(store, config, loop, self._disk)
+        self._purge = runner.purge = DatadirCleanupManager(store, config, loop, self._disk)
         self._purge.start()
         runner.call(member.start)
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import threading
 from typing import TYPE_CHECKING, Final
 
 from zkpy.persistence.disk import OsDisk
@@ -42,6 +43,8 @@ class DatadirCleanupManager:
         self._interval_seconds = config.autopurge_purge_interval_hours * HOUR_SECONDS
         self._timer: asyncio.TimerHandle | None = None
         self._running: asyncio.Future[None] | None = None
+        # Held while files are removed: nobody else may change them meanwhile.
+        self._removing = threading.Lock()
 
     def start(self) -> None:
         """Purge now, and every few hours from now on."""
@@ -65,7 +68,8 @@ class DatadirCleanupManager:
         from zkpy.persistence.purge import purge  # off by default, and then not loaded
 
         log.info("Purge task started.")
-        purge(self._disk, self._store.snap_directory, self._store.log_directory, self._retain)
+        with self._removing:
+            purge(self._disk, self._store.snap_directory, self._store.log_directory, self._retain)
         log.info("Purge task completed.")
 
     def _done(self, future: asyncio.Future[None]) -> None:
@@ -73,6 +77,11 @@ class DatadirCleanupManager:
         error = future.exception()
         if error is not None:
             log.error("Error occurred while purging: %s", error)
+
+    def join(self) -> None:
+        """Return when no purge is under way; the loop is held until then."""
+        with self._removing:
+            pass
 
     async def stop(self) -> None:
         """Start no purge any more; returns when none is under way."""
