@@ -11,15 +11,25 @@ import logging
 from typing import TYPE_CHECKING, Final
 
 from zkpy.persistence.errors import PersistenceError
-from zkpy.server.aio.quorum_port import PeerListener, listeners
+from zkpy.quorum.cnx_manager import address_text
+from zkpy.server.aio.quorum_port import PeerListener, PeerPort, listeners
 
 if TYPE_CHECKING:
+    from zkpy.quorum.link import Link
     from zkpy.server.aio.member import MemberRunner
+    from zkpy.server.settings import Config
 
 log = logging.getLogger(__name__)
 
 UNABLE_TO_BIND_QUORUM_PORT: Final = 14
 RETRY_SECONDS: Final = 1.0
+
+
+def election_link(link: Link, config: Config) -> None:
+    """The socket of a new connection to another member's election is set as configured."""
+    port = link.transport
+    assert isinstance(port, PeerPort)
+    port.give_up_after(config.quorum_cnxn_timeout_ms)
 
 
 class UnableToBind(PersistenceError):
@@ -51,7 +61,7 @@ class ElectionPort:
                 self._listeners = listeners(
                     runner,
                     runner.listen_addresses(addresses),
-                    member.election_accepted,
+                    self._accepted,
                     member.config.tcp_keep_alive,
                 )
             except OSError as error:
@@ -64,13 +74,16 @@ class ElectionPort:
                 await asyncio.sleep(RETRY_SECONDS)
             else:
                 break
-        for host, port in addresses:
+        for address in runner.listen_addresses(addresses):
             log.info(
-                "%d is accepting connections now, my election bind port: %s:%d",
+                "%d is accepting connections now, my election bind port: %s",
                 member.my_id,
-                host,
-                port,
+                address_text(address),
             )
+
+    def _accepted(self, link: Link) -> None:
+        election_link(link, self._runner.member.config)
+        self._runner.member.election_accepted(link)
 
     def rebind(self, addresses: list[tuple[str, int]]) -> None:
         """Listen elsewhere from now on."""

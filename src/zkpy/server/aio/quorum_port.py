@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final
 
 from zkpy.server.aio.client_port import READ, WRITE
 from zkpy.server.aio.sockets import bound_socket
+from zkpy.server.aio.threads import in_thread
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -142,6 +143,15 @@ class PeerPort:
                 self._watch(READ | WRITE)
         self.link.unsent = len(self._unsent)
 
+    def give_up_after(self, timeout_ms: int) -> None:
+        """End the connection when what was sent finds no reader for so long, where that is known.
+
+        For a connection on which silence means nothing: else the death of a host, or of the way
+        to it, would be noticed only after a quarter of an hour of retransmissions.
+        """
+        if hasattr(socket, "TCP_USER_TIMEOUT"):
+            self._sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, timeout_ms)
+
     def hang_up(self) -> None:
         """Close once what is queued has left."""
         if self._fd < 0 or self._closing is not None:
@@ -192,16 +202,35 @@ class PeerPort:
             self._runner.member.drained(self.link)
 
 
+async def look_up_all(
+    loop: asyncio.AbstractEventLoop, host: str, port: int
+) -> list[tuple[int, tuple[object, ...]]]:
+    """Families and addresses of a host name, asked for anew, or of an IP address.
+
+    In a thread of its own: a name server that does not answer must hold up neither the loop nor
+    the end of the process. Raises OSError.
+    """
+    for family in (socket.AF_INET, socket.AF_INET6):
+        try:
+            socket.inet_pton(family, host)
+        except (OSError, ValueError):
+            continue
+        return [(family, (host, port))]
+    name: str | bytes = host.encode("ascii") if host.isascii() else host
+    found = await in_thread(
+        loop, "look-up", lambda: socket.getaddrinfo(name, port, type=socket.SOCK_STREAM)
+    )
+    return [(family, address) for family, _, _, _, address in found]
+
+
 async def connect(dial: Dial) -> tuple[socket.socket, str]:
     """Connect to where `dial` says; the socket, and the address it led to. Raises OSError."""
     loop = asyncio.get_running_loop()
     host, port = dial.address
     try:
         async with asyncio.timeout(dial.timeout_ms / 1000):
-            name: str | bytes = host.encode("ascii") if host.isascii() else host
-            found = await loop.getaddrinfo(name, port, type=socket.SOCK_STREAM)
             error: OSError | None = None
-            for family, _, _, _, address in found:
+            for family, address in await look_up_all(loop, host, port):
                 sock = socket.socket(family, socket.SOCK_STREAM)
                 sock.setblocking(False)
                 try:
