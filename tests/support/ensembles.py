@@ -80,9 +80,19 @@ def tree_of(member: Member) -> Tree:
     return found
 
 
+def settle(ensemble: Ensemble) -> None:
+    """Wait until every member has applied everything.
+
+    Behind a txn of ours: the zxid of a learner that has joined a new epoch is that of its last
+    txn, in the old one, until there is another.
+    """
+    session(ensemble.wait_for_leader()).end_session()
+    ensemble.wait_until_equal()
+
+
 def check_equal_trees(ensemble: Ensemble) -> Tree:
     """All members that run hold the same nodes, and none found a digest it does not agree with."""
-    ensemble.wait_until_equal()
+    settle(ensemble)
     first, *others = ensemble.running
     tree = tree_of(first)
     for member in others:

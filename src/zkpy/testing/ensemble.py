@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import random
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -207,7 +208,7 @@ class Member:
     def write_config(self, config: Mapping[str, object], server_lines: Mapping[int, str]) -> None:
         """Write zoo.cfg and myid. A key with the value None is left out."""
         self.data_dir.mkdir(parents=True, exist_ok=True)
-        (self.data_dir / "myid").write_text(f"{self.sid}\n")
+        self._write_id()
         settings: dict[str, object] = {
             "dataDir": self.data_dir,
             "clientPort": self.client_port,
@@ -219,6 +220,9 @@ class Member:
             settings.setdefault("peerType", "observer")
         lines = [f"{key}={value}\n" for key, value in settings.items() if value is not None]
         self.config_path.write_text("".join(lines))
+
+    def _write_id(self) -> None:
+        (self.data_dir / "myid").write_text(f"{self.sid}\n")
 
     def start(self) -> None:
         """Make the process; whether it serves is for wait_until_serving to find out."""
@@ -278,6 +282,13 @@ class Member:
             self.stop()
         self.kind = kind
         self.start()
+
+    def lose_data(self) -> None:
+        """Remove all that it has stored; only its id is left."""
+        assert not self.running, f"{self} runs"
+        shutil.rmtree(self.data_dir)
+        self.data_dir.mkdir()
+        self._write_id()
 
     def ask(self, word: str, timeout_s: float = ASK_TIMEOUT_S) -> str:
         """The answer to a four letter word; "" when there is none, for whatever reason."""
