@@ -16,8 +16,10 @@ from zkpy.protocol.errors import (
     ReconfigInProgress,
 )
 from zkpy.protocol.records import ReconfigRequest
+from zkpy.quorum.election import FastLeaderElection
 from zkpy.quorum.members import OBSERVER, PARTICIPANT, Members, parse_config_text
 from zkpy.quorum.reconfig import Activation, activate, designated_leader, new_members, role_in
+from zkpy.quorum.states import LOOKING
 from zkpy.quorum.verifier import verifier_of
 from zkpy.quorum.view import View
 
@@ -313,3 +315,29 @@ def test_the_successor_has_most_of_what_is_outstanding() -> None:
         ([{3}, {4}], 3),
     ):
         assert designated_leader(1, THREE, after, acked, later) == expected
+
+
+# ---------------------------------------------------------------------- electing meanwhile
+
+
+def test_a_joiner_that_has_more_than_the_voters_does_not_argue() -> None:
+    """It logged what no voter did. Each answer to its vote must not be answered by that again."""
+    committed = members(V1, "1", "2", "3")
+    elections = {
+        sid: FastLeaderElection(sid, view_of(sid, committed), unreachable=lambda sid: False)
+        for sid in (3, 4)
+    }
+    elections[3].look(0, V1 + 1, 1)
+    elections[4].look(0, V1 + 9, 1)
+    for _ in range(20):
+        sent = [
+            (sid, to, payload)
+            for sid, election in elections.items()
+            for to, payload in election.take_messages()
+            if to in elections
+        ]
+        for sid, to, payload in sent:
+            election = elections[to]
+            election.received(sid, payload, 0, LOOKING, election.proposal)
+    assert not sent
+    assert elections[4].proposal.leader == 3
