@@ -195,6 +195,18 @@ def test_leader_and_what_no_learner_asks(junk: list[bytes]) -> None:
     assert host.member.database.last_zxid == zxid
 
 
+@pytest.mark.parametrize("body", [b"", bytes(3), b"\x01" + bytes(5)])
+def test_leader_and_a_session_without_timeout(body: bytes) -> None:
+    host, good = leading()
+    bad = host.learner()
+    host.feed(bad, behind_sasl(capture("395-fresh", "06-peer").dialled)[:104])
+    request = zabwire.int64(1 << 56) + zabwire.int32(0) + zabwire.int32(-10) + body
+    host.feed(bad, zabwire.packet(zabwire.REQUEST, -1, request))
+    assert bad.closed
+    assert not good.closed
+    assert host.member.state == LEADING
+
+
 @FEW
 @given(st.data())
 def test_follower_of_a_damaged_stream(draw: st.DataObject) -> None:

@@ -138,8 +138,8 @@ class LeaderZooKeeperServer(ZooKeeperServer):
         request = Request(None, session_id, xid, op, ids or (), self.now_ms)
         code = 0
         if op == OpCode.CREATE_SESSION:
-            if len(body) < 4:
-                raise DecodeError("createSession without a timeout")
+            if len(body) != 4:
+                raise DecodeError("createSession without a timeout, or with more than that")
             self.tracker.track(session_id, _INT.unpack_from(body)[0], self.now_ms)
             self.owners[session_id] = handler
         elif op == OpCode.CLOSE_SESSION:
