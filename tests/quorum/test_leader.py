@@ -594,6 +594,38 @@ def test_syncs_of_one_turn_share_a_round_and_later_ones_wait_for_the_next() -> N
     assert host.leader.take_synced() == [3]
 
 
+def test_a_sync_goes_ahead_of_the_commits_of_what_came_after_it() -> None:
+    # Apache's CommitProcessor answers its clients in the order they asked, and stops for good at
+    # a COMMIT that comes before the SYNC of an earlier request.
+    host = LeaderHost()
+    (follower,) = host.established(2)
+    host.leader.sync(follower.handler)
+    one, two = host.propose(2)
+    host.leader.sync(follower.handler)
+    follower.take()
+    host.leader.durable(two)
+    follower.ack(two)
+    taken = [packet for packet in follower.take() if packet[0] != "PING"]
+    assert taken == [("SYNC", 0), ("COMMIT", one), ("COMMIT", two)]
+    follower.send(p.PING, 0, b"")
+    follower.send(p.PING, 0, b"")
+    assert follower.take() == [("PING", two), ("SYNC", 0)]
+
+
+def test_a_round_that_lost_its_followers_counts_those_that_come_back() -> None:
+    host = LeaderHost()
+    (follower,) = host.established(2)
+    host.leader.sync("a client")
+    host.collect()
+    follower.handler.lost(follower.link, "gone, and the PING with it")
+    again = host.learner(2)
+    again.join()
+    host.tick()
+    assert again.take()[-1] == ("PING", 1 << 32)
+    again.send(p.PING, 1 << 32, b"")
+    assert host.leader.take_synced() == ["a client"]
+
+
 def test_a_leader_that_nobody_follows_any_more_completes_no_sync() -> None:
     host = LeaderHost()
     (follower,) = host.established(2)

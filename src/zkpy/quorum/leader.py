@@ -798,6 +798,9 @@ class Leader:
                 handler.send(ping)
                 if handler.phase == phases.BROADCAST:
                     handler.pings_sent += 1
+                    if self._round is not None:
+                        # Whoever joined since the round began may be who it lacks.
+                        self._round.marks.setdefault(handler, handler.pings_sent)
 
     def _wait_is_over(self, now_ms: int, init_limit_ms: int) -> None:
         # The wait for NEWLEADER's acknowledgements began when the epoch was acknowledged, and
