@@ -174,7 +174,7 @@ class ZooKeeperServer:
             reconfig_enabled=config.reconfig_enabled,
             max_record_bytes=config.jute_max_buffer_bytes,
         )
-        tree.count_digest = self.counts_digest
+        tree.count_digest = self.counts_digest and config.digest_enabled
         tree.data_watches.on_fired = tree.child_watches.on_fired = self.stats.watches_fired
         self.reads = ReadProcessor(tree, auth)
         self.containers = ContainerManager(
