@@ -10,9 +10,10 @@ import heapq
 from collections.abc import Callable, Iterable
 from random import Random
 
+from zkpy.protocol.packets import Notification
 from zkpy.quorum.cnx_manager import QuorumCnxManager
 from zkpy.quorum.effects import Dial, Effect
-from zkpy.quorum.election import FastLeaderElection
+from zkpy.quorum.election import NOBODY, FastLeaderElection
 from zkpy.quorum.link import Link
 from zkpy.quorum.members import Members, parse_config_text
 from zkpy.quorum.states import FOLLOWING, LEADING, LOOKING, OBSERVING, STATE_NAMES
@@ -22,6 +23,7 @@ from zkpy.quorum.vote import Vote
 # How long a leader without followers, and a follower without leader, keep trying.
 ROLE_LIMIT_MS = 400
 CHECK_MS = 10
+BEGIN_MS = 1_000_000.0
 
 
 class Settings:
@@ -99,6 +101,7 @@ class Node:
         self.established = False
         self.look_began = self.network.now_ms
         self.vote = Vote(self.sid, self.zxid, self.election.logical_clock, self.epoch)
+        self.network.note(f"{self.sid} is LOOKING")
         self.election.look(self.network.now_ms, self.zxid, self.epoch)
 
     def settle(self) -> None:
@@ -110,6 +113,7 @@ class Node:
             messages = self.election.take_messages()
             for sid, payload in messages:
                 self.sent.append((now_ms, sid, payload))
+                self.network.note(f"{self.sid} to {sid}: {vote_text(payload)}")
                 self.cnx_manager.send(sid, payload, now_ms)
             if not received and not messages:
                 break
@@ -133,6 +137,7 @@ class Node:
         self.vote = vote
         self.role_began = now_ms
         self.elections.append((now_ms - self.look_began, vote))
+        self.network.note(f"{self.sid} is {STATE_NAMES[self.state]}, leader {vote.leader}")
 
     def _check(self) -> None:
         """What the role comes to."""
@@ -200,7 +205,7 @@ class Network:
     def __init__(self, seed: int = 0, delay_ms: tuple[float, float] = (0.2, 2.0)) -> None:
         self.rng = Random(seed)
         self.delay_ms = delay_ms
-        self.time = 1_000_000.0
+        self.time = BEGIN_MS
         self.nodes: dict[int, Node] = {}
         self._events: list[tuple[float, int, Callable[[], None]]] = []
         self._count = 0
@@ -209,11 +214,15 @@ class Network:
         self._arrival: dict[Link, float] = {}
         # Pairs that hear nothing of each other: what is sent waits. And those who refuse.
         self.cut: set[tuple[int, int]] = set()
-        self.dials: list[tuple[int, int, int]] = []
+        # What happens, for transcripts.
+        self.notes: list[str] = []
 
     @property
     def now_ms(self) -> int:
         return int(self.time)
+
+    def note(self, text: str) -> None:
+        self.notes.append(f"{self.time - BEGIN_MS:8.1f} {text}")
 
     def after(self, delay_ms: float, call: Callable[[], None]) -> None:
         self._count += 1
@@ -253,7 +262,7 @@ class Network:
         """Perform what a node asks for."""
         for effect in node.effects:
             assert isinstance(effect, Dial)
-            self.dials.append((self.now_ms, node.sid, effect.sid))
+            self.note(f"{node.sid} dials {effect.sid}")
             self._dial(node, effect)
         node.effects.clear()
         links = node.outbox[:]
@@ -314,12 +323,14 @@ class Network:
 
         def failed(reason: str) -> None:
             if node.alive:
+                self.note(f"{node.sid} cannot reach {dial.sid}: {reason}")
                 node.cnx_manager.dial_failed(dial, reason, self.now_ms)
                 node.settle()
 
         self.after(self._delay(), arrive)
 
     def _connect(self, node: Node, peer: Node, dial: Dial) -> None:
+        self.note(f"{node.sid} is connected to {peer.sid}")
         link = Link(node.outbox, f"h{peer.sid}:3888")
         other = Link(peer.outbox, f"h{node.sid}:40000")
         link.transport, other.transport = node.sid, peer.sid
@@ -361,6 +372,7 @@ class Network:
         """The process is gone; its kernel says so."""
         node = self.nodes[sid]
         node.alive = False
+        self.note(f"{sid} is killed")
         for link, (peer, other) in list(self._other.items()):
             if link.transport == sid:
                 self._other.pop(link)
@@ -386,7 +398,14 @@ class Network:
         )
 
     def __repr__(self) -> str:
-        return f"{self.time - 1_000_000:.0f} ms: {list(self.nodes.values())}"
+        return f"{self.time - BEGIN_MS:.0f} ms: {list(self.nodes.values())}"
+
+
+def vote_text(payload: bytes) -> str:
+    n = Notification.decode(payload)
+    leader = "nobody" if n.leader == NOBODY else f"{n.leader} zxid={n.zxid:#x}"
+    epoch = "" if n.leader == NOBODY else f" epoch={n.peer_epoch}"
+    return f"{STATE_NAMES[n.state]} {leader} round={n.election_epoch}{epoch}"
 
 
 def timer_of(node: Node) -> float:
