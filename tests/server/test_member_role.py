@@ -9,6 +9,7 @@ import pytest
 from tests.server.learner_machine import Ensemble
 from tests.server.machine import START_MS, WALL_MS, Machine
 from tests.server.test_leader_server import LeaderMachine
+from tests.server.test_member_bad_input import leading
 from tests.support import wire
 
 from zkpy.datatree.tree import DataTree
@@ -239,3 +240,17 @@ def test_an_idle_member(machine: Machine) -> None:
     assert not role.read_only()
     assert "not currently serving" in machine.four_letter_word("srvr")
     assert role.server_id() == 1
+
+
+def test_what_is_counted_outlives_a_role() -> None:
+    host, _ = leading()
+    member = host.member
+    assert member.state == LEADING
+    stats = member.server.stats
+    assert stats.counters["looking_count"] == 1
+    assert stats.summaries["election_time"].count == 1
+    stats.count("digest_mismatches_count")
+    host.advance(60_000)  # nobody follows any more
+    assert member.state == LOOKING
+    assert member.server.stats is not stats
+    assert member.server.stats.counters == {"looking_count": 2, "digest_mismatches_count": 1}

@@ -329,6 +329,7 @@ class Member:
 
     def _look(self) -> None:
         log.info("LOOKING")
+        self.server.stats.count("looking_count")
         self.state = LOOKING
         self._looking_since_ms = self.now_ms
         if self.config.read_only_mode_enabled:
@@ -372,6 +373,8 @@ class Member:
         old = self.server
         for cnxn in list(old.cnxns):
             old.close(cnxn)
+        # Counted since the start of the process, whatever the role.
+        server.stats.counters, server.stats.summaries = old.stats.counters, old.stats.summaries
         # What it still has to send, and the sockets to close.
         server.dirty.extend(old.take_dirty())
         self.server = self._equip(server)
@@ -386,6 +389,7 @@ class Member:
         self._read_only_ms = NEVER
         log.info("Peer state changed: %s", STATE_NAMES[state].lower())
         log.info("%s - LEADER ELECTION TOOK - %d MS", STATE_NAMES[state], took_ms)
+        self.server.stats.record("election_time", took_ms)
         self._replace_server(self._idle_server())
         self._zxid_before_role = self.database.last_zxid
         # What is applied while catching up is compared with the digests of its proposer.
