@@ -341,6 +341,17 @@ def test_sessions_that_are_local_elsewhere_may_write(local: LeaderMachine) -> No
     assert code_of(record) == SessionExpired.code, "ours, and not known here"
 
 
+def test_sessions_that_are_local_elsewhere_own_no_ephemerals(local: LeaderMachine) -> None:
+    """Apache's learners forward what they know to be refused, and tell the client why."""
+    body = wire.create("/e", flags=1)
+    record = local.request(local.two, OpCode.CREATE, body)
+    assert code_of(record) == SessionExpired.code
+    record = local.request(local.two, OpCode.MULTI, wire.multi([(OpCode.CREATE2, body)]))
+    assert code_of(record) == SessionExpired.code
+    local.create_session(local.two)
+    assert local.request(local.two, OpCode.CREATE, body).path == "/e"
+
+
 def test_local_sessions_expire_without_a_txn(local: LeaderMachine) -> None:
     client = local.connect()
     before = len(local.host.logged)

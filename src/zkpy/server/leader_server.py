@@ -31,7 +31,7 @@ from zkpy.protocol.packets import (
 from zkpy.protocol.zoodefs import OpCode
 from zkpy.quorum.learner_handler import LearnerHandler
 from zkpy.quorum.reconfig import new_members
-from zkpy.server.local_sessions import LocalSessions, new_local_tracker
+from zkpy.server.local_sessions import LocalSessions, first_ephemeral, new_local_tracker
 from zkpy.server.request import Request
 from zkpy.server.zkserver import ZooKeeperServer
 from zkpy.session.learner_tracker import LeaderSessionTracker
@@ -146,6 +146,10 @@ class LeaderZooKeeperServer(ZooKeeperServer):
             self.tracker.set_closing(session_id)
         elif session_id:
             code = self._check_session(session_id, handler)
+            if self.local is not None and not self.leader_tracker.is_tracked(session_id):
+                # A local one of that learner. Nobody would ever delete its ephemerals.
+                if first_ephemeral(op, body) is not None:
+                    code = SessionExpired.code
         self._propose(request, body, code)
 
     def _check_session(self, session_id: int, owner: object) -> int:
