@@ -122,6 +122,8 @@ class MemberRunner(Runner):
         if self.purge is not None:
             self.purge.join()
         self.log_writer.quiesce()
+        # What the thread has reported was of the time before: zxids may be used anew now.
+        self._synced.clear()
         self._durable_zxid = -1
 
     # ------------------------------------------------------------------ effects
