@@ -15,13 +15,15 @@ from zkpy.protocol.errors import (
     NewConfigNoQuorum,
     ReconfigInProgress,
 )
+from zkpy.protocol.packets import Notification
 from zkpy.protocol.records import ReconfigRequest
 from zkpy.quorum.election import FastLeaderElection
 from zkpy.quorum.members import OBSERVER, PARTICIPANT, Members, parse_config_text
 from zkpy.quorum.reconfig import Activation, activate, designated_leader, new_members, role_in
-from zkpy.quorum.states import LOOKING
+from zkpy.quorum.states import FOLLOWING, LOOKING
 from zkpy.quorum.verifier import verifier_of
 from zkpy.quorum.view import View
+from zkpy.quorum.vote import Vote
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "config" / "reconfig-3.9.5.jsonl"
 ROWS = [json.loads(line) for line in GOLDEN.read_text().splitlines()]
@@ -320,6 +322,24 @@ def test_the_successor_has_most_of_what_is_outstanding() -> None:
 # ---------------------------------------------------------------------- electing meanwhile
 
 
+def carried(elections: dict[int, FastLeaderElection]) -> int:
+    """Carry notifications to and fro until nobody says anything more; how many there were."""
+    count = 0
+    while sent := [
+        (sid, to, payload)
+        for sid, election in elections.items()
+        for to, payload in election.take_messages()
+        if to in elections
+    ]:
+        count += len(sent)
+        assert count < 100, "they talk without end"
+        for sid, to, payload in sent:
+            election = elections[to]
+            vote = election.elected or election.proposal
+            election.received(sid, payload, 0, election.elected_state, vote)
+    return count
+
+
 def test_a_joiner_that_has_more_than_the_voters_does_not_argue() -> None:
     """It logged what no voter did. Each answer to its vote must not be answered by that again."""
     committed = members(V1, "1", "2", "3")
@@ -329,15 +349,49 @@ def test_a_joiner_that_has_more_than_the_voters_does_not_argue() -> None:
     }
     elections[3].look(0, V1 + 1, 1)
     elections[4].look(0, V1 + 9, 1)
-    for _ in range(20):
-        sent = [
-            (sid, to, payload)
-            for sid, election in elections.items()
-            for to, payload in election.take_messages()
-            if to in elections
-        ]
-        for sid, to, payload in sent:
-            election = elections[to]
-            election.received(sid, payload, 0, LOOKING, election.proposal)
-    assert not sent
+    carried(elections)
     assert elections[4].proposal.leader == 3
+
+
+def test_who_cannot_lead_votes_in_any_round() -> None:
+    """2 and 3 are in their first round; 4, who only the proposed list has as a voter, is not."""
+    committed, proposed = members(V1, "2", "3"), members(V2, "3", "4")
+    elections = {
+        sid: FastLeaderElection(
+            sid, view_of(sid, committed, proposed), unreachable=lambda sid: False
+        )
+        for sid in (2, 3, 4)
+    }
+    for _ in range(5):
+        elections[4].look(0, V1 + 9, 1)
+        elections[4].take_messages()
+    elections[2].look(0, V1 + 1, 1)
+    elections[3].look(0, V1 + 1, 1)
+    carried(elections)
+    for election in elections.values():
+        election.tick(200)
+        assert election.elected is not None
+        assert election.elected.leader == 3
+
+
+def test_who_was_removed_tells_of_it() -> None:
+    """3 slept through the change and knows nobody else of the present members."""
+    before, after = members(V1, "1", "2", "3"), members(V2, "3", "4", "5")
+    asking = FastLeaderElection(3, view_of(3, before), unreachable=lambda sid: sid == 2)
+    removed = FastLeaderElection(1, view_of(1, after), unreachable=lambda sid: False)
+    following = Vote(4, V2, 1, 2, FOLLOWING, 2)
+    asking.look(0, V1 + 1, 1)
+    (payload,) = [payload for to, payload in asking.take_messages() if to == 1]
+    removed.received(3, payload, 0, FOLLOWING, following)
+    (answer,) = removed.take_messages()
+    assert answer[0] == 3
+    asking.received(1, answer[1], 0, LOOKING, asking.proposal)
+    newer = asking.take_newer_config()
+    assert newer == after
+    # It knows now, and those who vote will answer it.
+    asking.view.set_committed(newer)
+    asking.look(0, V1 + 1, 1)
+    assert 1 not in [to for to, _ in asking.take_messages()]
+    payload = Notification(LOOKING, 3, V1 + 1, 2, 1, 2, after.text()).encode()
+    removed.received(3, payload, 0, FOLLOWING, following)
+    assert removed.take_messages() == []

@@ -244,7 +244,7 @@ class FastLeaderElection:
             if self.looking:
                 self._count(sid, n, now_ms)
             return
-        if n.state == LOOKING and self._is_voter():
+        if n.state == LOOKING and (self._is_voter() or self._knows_newer(n.config)):
             self._note_asker(sid, now_ms)
             self._send(sid, current_vote, current_vote.election_epoch, state)
         self._note_loyalty(sid, n, current_vote)
@@ -271,6 +271,10 @@ class FastLeaderElection:
     def _is_voter(self) -> bool:
         """Only voters answer voters: those do not listen to others, and would answer back."""
         return self.my_id in self.view.voters()
+
+    def _knows_newer(self, text: str | None) -> bool:
+        """Whether we know members of whom the sender has not heard: it may look for others only."""
+        return text is not None and self._version_of(text) < self.view.committed.version
 
     def _is_newer(self, text: str, sid: int) -> bool:
         """Whether `text` has other members and a higher version: nothing else counts then."""
@@ -356,7 +360,8 @@ class FastLeaderElection:
             return  # we may follow, but have nothing to judge others by
         vote = Vote(n.leader, n.zxid, n.election_epoch, n.peer_epoch)
         weight = self.view.weight(n.leader)
-        if n.election_epoch > self.logical_clock:
+        # Who is for nobody has a round for which nobody waits.
+        if n.election_epoch > self.logical_clock or self.proposal.leader == NOBODY:
             self.logical_clock = n.election_epoch
             self._received.clear()
             self._propose(vote if vote.beats(self._initial, weight) else self._initial, now_ms)
