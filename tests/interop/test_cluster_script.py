@@ -82,6 +82,7 @@ def test_a_cluster_from_start_to_stop(cluster: Cluster, tmp_path: Path) -> None:
     killed = cluster("kill", str(leader))
     assert killed.returncode == 0
     assert rows(killed)[leader] == "stopped"
+    assert leader_of(killed) != leader
     other = leader % 3 + 1
     back = cluster("restart", str(leader))
     assert back.returncode == 0, back
