@@ -300,14 +300,16 @@ class DataTree:
     def set_config(self, data: bytes, version: int, time_ms: int) -> None:
         """Write the configuration of that `version`, a zxid, to its node, without a txn.
 
-        Nothing happens, and no watch fires, if the node has it: from its txn, or from a snapshot.
+        Nothing happens, and no watch fires, if the node has it, from its txn or from a snapshot, in
+        whatever order of lines: that of the member which proposed it is the same on all.
         Source: ZKDatabase.initConfigInZKDatabase.
         """
         node = self.nodes.get(CONFIG_NODE)
         if node is None:
             self._add_config_node()  # a snapshot of a server older than 3.5
-        elif node.data == data and _unpack_node(node.stat)[1] == version:
-            return
+        elif _unpack_node(node.stat)[1] == version:
+            if sorted((node.data or b"").split(b"\n")) == sorted(data.split(b"\n")):
+                return
         self.set_data(CONFIG_NODE, data, -1, version, time_ms)
 
     def set_acl(self, path: str, acls: Acls, version: int) -> DataNode:
