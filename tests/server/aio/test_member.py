@@ -74,8 +74,16 @@ class Ensemble:
             self.running[sid] = member.__enter__()
 
     def wait(self) -> None:
-        for sid, member in self.running.items():
-            eventually(member.serving, f"member {sid} does not serve")
+        eventually(self._is_whole, "not everybody serves under one leader")
+
+    def _is_whole(self) -> bool:
+        members = [process.member for process in self.running.values()]
+        leaders = [member for member in members if member.state == LEADING]
+        if len(leaders) != 1 or not all(process.serving() for process in self.running.values()):
+            return False
+        # A member that has not noticed the end of its leader serves as well.
+        followed = {member.current_vote.leader for member in members}
+        return followed == {leaders[0].my_id}
 
     def stop(self, *sids: int) -> None:
         for sid in sids or tuple(self.running):
