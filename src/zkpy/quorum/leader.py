@@ -550,6 +550,8 @@ class Leader:
 
     def propose_reconfig(self, zxid: int, members: Members) -> None:
         """The next proposal, `zxid`, is a reconfig: from it on both quorums have to agree."""
+        if zxid & COUNTER_MASK == COUNTER_MASK:
+            return  # it will not be proposed: the counter is used up
         self.view.set_last_proposed(members)
         self._reconfigs[zxid] = members
 
