@@ -418,12 +418,13 @@ def test_an_ack_of_what_was_never_proposed_ends_the_connection() -> None:
 
 
 def test_zookeeper_1277_the_counter_ends_the_term() -> None:
-    host = LeaderHost(reconfig=True)
+    host = LeaderHost()
     (follower,) = host.established(2)
     last = (1 << 32) + 0xFFFFFFFE
     host.leader.last_zxid = last - 1
     host.leader.propose(last, make_txn(last))
     assert host.leader.failed is None
+    host.view.reconfig_enabled = True
     host.leader.propose_reconfig(last + 1, members(2, version=last + 1))
     host.leader.propose(last + 1, make_txn(last + 1))
     assert host.leader.failed is not None and "rolled over" in host.leader.failed
