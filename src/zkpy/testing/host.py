@@ -613,8 +613,8 @@ class Host:
         log.commit()
         self._more_to_commit = False
         self.durable_zxid = max(log.durable_zxid, self.durable_zxid)
-        self._synced.append(log.durable_zxid)
-        self.later(0, self._take_synced)
+        # As in server/aio/member.py: what is not reported yet was of the time before.
+        self._synced.clear()
         self._reported_zxid = -1
 
     # ------------------------------------------------------------------ timers
