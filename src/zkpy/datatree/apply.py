@@ -7,7 +7,7 @@ load goes on. Source: DataTree.processTxn, ZooKeeper 3.9.
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from typing import Any, Final
 
 from zkpy.datatree.node import CONTAINER_OWNER, DataNode, ttl_owner
@@ -184,18 +184,20 @@ def apply_txn(tree: DataTree, header: TxnHeader, txn: Record) -> TxnResult:
     return result
 
 
-def apply_bytes(tree: DataTree, txn: bytes) -> AppliedTxn:
+def apply_bytes(tree: DataTree, txn: bytes, clients: Container[int] | None = None) -> AppliedTxn:
     """Decode and apply one txn: what a learner does for each commit.
 
     Setting data and creating plain nodes, nearly all there is, make no object on the way.
-    Raises DecodeError.
+    `clients` are the sessions to which anything is answered here, None for all: for others the
+    result of a multi may lack its parts. Raises DecodeError.
     """
     try:
         client_id, cxid, zxid, time, type = _HEADER.unpack_from(txn)
         is_set = type == SET_DATA
         if not is_set and type != CREATE and type != CREATE2:
             if type == MULTI:
-                applied = _apply_sets(tree, txn, client_id, cxid, zxid, time)
+                wanted = clients is None or client_id in clients
+                applied = _apply_sets(tree, txn, client_id, cxid, zxid, time, wanted)
                 if applied is not None:
                     return applied
             return _apply_decoded(tree, txn)
@@ -236,9 +238,11 @@ def apply_bytes(tree: DataTree, txn: bytes) -> AppliedTxn:
 
 
 def _apply_sets(
-    tree: DataTree, txn: bytes, client_id: int, cxid: int, zxid: int, time: int
+    tree: DataTree, txn: bytes, client_id: int, cxid: int, zxid: int, time: int, wanted: bool
 ) -> AppliedTxn | None:
     """Apply a multi of setData alone, which most are; None, and nothing is done, for any other.
+
+    `wanted`: whether anybody looks at the results of the parts.
 
     Raises struct.error where `txn` ends too early.
     """
@@ -267,7 +271,8 @@ def _apply_sets(
             node = tree.set_data(path, data, version, zxid, time)
         except KeeperError as error:
             subs.append(TxnResult(SET_DATA, error.code, "", None))
-        else:
+            continue
+        if wanted:
             part = TxnResult(SET_DATA, 0, path, node)
             part.stat = tree.wire_stat(node)
             subs.append(part)

@@ -399,6 +399,16 @@ def _check_multi(buf: bytes) -> None:
     for _ in range(count):
         type, size = _INT2.unpack_from(buf, offset)
         offset += 8
+        if type == _SET_DATA and 12 <= size <= len(buf) - offset:
+            # What most parts are; whatever is odd about one is for the careful code below.
+            end = offset + size
+            (length,) = _INT.unpack_from(buf, offset)
+            data_at = offset + 4 + length
+            if 0 <= length and data_at + 8 <= end:
+                (data_length,) = _INT.unpack_from(buf, data_at)
+                if 0 <= data_length <= end - data_at - 8:
+                    offset = end
+                    continue
         end = offset + max(size, 0)
         if end > len(buf) or size < -1:
             raise DecodeError(f"length {size} at {offset - 4} of {len(buf)} bytes")

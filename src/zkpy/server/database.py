@@ -22,7 +22,7 @@ from zkpy.protocol.zxid import counter_of, epoch_of
 from zkpy.quorum.committed_log import CommittedLog
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Container, Iterator
 
     from zkpy.datatree.tree import DataTree
     from zkpy.persistence.disk import Disk
@@ -140,8 +140,8 @@ class ZKDatabase:
 
     # ------------------------------------------------------------------ txns
 
-    def apply(self, zxid: int, txn: bytes) -> AppliedTxn:
-        """Apply a committed txn; also into `committed_log`.
+    def apply(self, zxid: int, txn: bytes, clients: Container[int] | None = None) -> AppliedTxn:
+        """Apply a committed txn; also into `committed_log`. `clients`: as of `apply_bytes`.
 
         Idempotent, as what follows a fuzzy snapshot may be in it already. Raises DecodeError for
         what is no txn, or that of another zxid; then nothing has changed.
@@ -151,7 +151,7 @@ class ZKDatabase:
         tree = self.tree
         if self._digest_enabled and not tree.count_digest:
             tree.count_digest = True  # we led until now, and were told the digest
-        result = apply_bytes(tree, txn)
+        result = apply_bytes(tree, txn, clients)
         digest = result.digest
         if digest is not None and digest != tree.digest and tree.count_digest:
             self._digest_differs(zxid, digest)

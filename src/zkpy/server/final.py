@@ -36,30 +36,37 @@ _RESULT_TYPES: Final[dict[int, int]] = {
 
 
 def apply_request(tree: DataTree, request: Request) -> tuple[int, bytes]:
-    """Apply a write; return its error code, and the record of the reply if that is 0."""
+    """Apply a write; return its error code, and the record of the reply if that is 0.
+
+    Empty where there is no connection: another member answers its client.
+    """
     zxid = request.zxid
     txn = request.txn
+    answers = request.cnxn is not None
+    body = b""
     if txn is not None:
         result = apply_txn(tree, request.header(), txn)
         err = result.err
-        body = b"" if err else reply_of(tree, result)
+        if answers and not err:
+            body = reply_of(tree, result)
     else:
         err = 0
         parts = request.parts
         if parts is not None:
-            body = _apply_multi(tree, request)
+            body = _apply_multi(tree, request, answers)
         elif request.type == OpCode.SET_DATA:
             change = request.changes[0]
             node = tree.set_data(change.path or "/", change.data, 0, zxid, 0, change.stat)
-            body = tree.wire_stat(node)
+            if answers:
+                body = tree.wire_stat(node)
         else:
-            body = _apply_create(tree, request)
+            body = _apply_create(tree, request, answers)
         tree.last_processed_zxid = zxid
     tree.digest = request.digest
     return err, body
 
 
-def _apply_create(tree: DataTree, request: Request) -> bytes:
+def _apply_create(tree: DataTree, request: Request, answers: bool) -> bytes:
     parent, child = request.changes
     path = child.path
     stat = child.stat
@@ -75,22 +82,27 @@ def _apply_create(tree: DataTree, request: Request) -> bytes:
         request.time,
         (parent.stat, stat),
     )
+    if not answers:
+        return b""
     name = encode_text(path)
     if request.type == OpCode.CREATE:
         return _INT.pack(len(name)) + name
     return _INT.pack(len(name)) + name + tree.wire_stat(node)
 
 
-def _apply_multi(tree: DataTree, request: Request) -> bytes:
+def _apply_multi(tree: DataTree, request: Request, answers: bool) -> bytes:
     out: list[bytes] = []
     header = request.header()
     zxid = request.zxid
     for part in request.parts or ():
         if isinstance(part, SubTxn):
-            out.append(_part(apply_part(tree, header, part)))
+            result = apply_part(tree, header, part)
+            if answers:
+                out.append(_part(result))
         else:
             node = tree.set_data(part.path or "/", part.data, 0, zxid, 0, part.stat)
-            out += (_SET_DATA_HEADER, tree.wire_stat(node))
+            if answers:
+                out += (_SET_DATA_HEADER, tree.wire_stat(node))
     out.append(MULTI_END)
     return b"".join(out)
 

@@ -34,6 +34,7 @@ from zkpy.server.zkserver import ZooKeeperServer
 from zkpy.session.learner_tracker import LearnerSessionTracker
 
 if TYPE_CHECKING:
+    from collections.abc import Container
     from typing import Protocol
 
     from zkpy.datatree.apply import AppliedTxn
@@ -75,7 +76,9 @@ if TYPE_CHECKING:
         @property
         def digest_mismatches(self) -> int: ...
 
-        def apply(self, zxid: int, txn: bytes) -> AppliedTxn: ...
+        def apply(
+            self, zxid: int, txn: bytes, clients: Container[int] | None = None
+        ) -> AppliedTxn: ...
 
 
 log = logging.getLogger(__name__)
@@ -253,7 +256,7 @@ class LearnerZooKeeperServer(ZooKeeperServer):
 
     def _commit_txn(self, zxid: int, txn: bytes) -> int:
         """Apply a committed txn, then answer whoever waits for it; returns the txn's time."""
-        applied = self.database.apply(zxid, txn)
+        applied = self.database.apply(zxid, txn, self.cnxn_of_session)
         if not zxid & 127:
             self.stats.digests.append((zxid, self.tree.digest))
         session_id = applied.client_id
