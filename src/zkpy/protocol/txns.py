@@ -404,7 +404,7 @@ def _check_multi(buf: bytes) -> None:
             end = offset + size
             (length,) = _INT.unpack_from(buf, offset)
             data_at = offset + 4 + length
-            if 0 <= length and data_at + 8 <= end:
+            if length >= 0 and data_at + 8 <= end:
                 (data_length,) = _INT.unpack_from(buf, data_at)
                 if 0 <= data_length <= end - data_at - 8:
                     offset = end
