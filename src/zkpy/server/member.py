@@ -198,6 +198,10 @@ class Member:
         link.owner.lost(link, reason)
         self._settle()
 
+    def has_more(self, link: Link) -> bool:
+        """Whether `drained` will add to what is queued on `link`."""
+        return isinstance(link.owner, LearnerHandler) and link.owner.in_snapshot
+
     def drained(self, link: Link) -> None:
         """The network has taken all that was queued on `link`: there may be more to send."""
         if isinstance(link.owner, LearnerHandler):

@@ -163,7 +163,8 @@ class MemberRunner(Runner):
                     port.send(out)
                 if link.closed:
                     port.hang_up()
-                elif not link.unsent:
+                elif not link.unsent and self.member.has_more(link):
+                    # Not at once: others shall have their turn between two pieces.
                     self.loop.call_soon(self._drained, link)
 
     def _drained(self, link: Link) -> None:
