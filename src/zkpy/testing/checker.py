@@ -37,6 +37,13 @@ USED_UP: Final[dict[int, tuple[int, ...]]] = {
     EventType.NODE_DATA_CHANGED: (DATA, EXIST),
     EventType.NODE_CHILDREN_CHANGED: (CHILD,),
 }
+# The same for what setWatches tells a client that it has missed.
+MISSED: Final[dict[int, tuple[int, ...]]] = {
+    EventType.NODE_CREATED: (EXIST,),
+    EventType.NODE_DELETED: (DATA, CHILD),
+    EventType.NODE_DATA_CHANGED: (DATA,),
+    EventType.NODE_CHILDREN_CHANGED: (CHILD,),
+}
 
 NO_NODE: Final = -101
 BAD_VERSION: Final = -103
@@ -115,7 +122,15 @@ class Checker:
         if last_zxid & 0xFFFFFFFF == 0:
             return
         first = end + 1 if last_zxid >> 32 == end >> 32 else (last_zxid >> 32 << 32) + 1
+        newest = sorted(self.leaders)[-2:-1]
         for zxid in range(first, last_zxid + 1):
+            require(
+                not newest or zxid >> 32 >= newest[0],
+                "%#x is brought back by leader %s, though epoch %s was established without it",
+                zxid,
+                sid,
+                newest,
+            )
             history.commit(zxid)
 
     def committed(self, sid: int, zxid: int, on_quorum: Callable[[int], bool], now_us: int) -> None:
@@ -274,7 +289,11 @@ class Checker:
         """A watch has fired."""
         self.events += 1
         view.heard_us = now_us
-        kinds = USED_UP[type]
+        if zxid == -1:
+            # Of setWatches, which goes through its lists one by one.
+            kinds = [kind for kind in MISSED[type] if (kind, path) in view.watches][:1]
+        else:
+            kinds = list(USED_UP[type])
         found = [kind for kind in kinds if view.watches.pop((kind, path), None) is not None]
         require(found, "an event of type %s for %s, on which there is no watch", type, path)
 

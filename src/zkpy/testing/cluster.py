@@ -158,18 +158,23 @@ class Cluster:
         return max(found, key=lambda pair: pair[0])[1] if found else None
 
     def all_serve(self) -> bool:
-        """Whether every member has a leader, and has applied all there is."""
+        """Whether every member serves clients."""
         if self.leader() is None:
             return False
-        positions = set()
         for host in self.hosts.values():
             if not host.up or host.stopped:
                 return False
-            server = host.member.server
-            if not server.serving or server.read_only:
+            if not host.has_role:
                 return False
-            positions.add(self.checker.history.position(server.tree.last_processed_zxid))
-        return len(positions) == 1
+        return True
+
+    def at_rest(self) -> bool:
+        """Whether, besides, all have applied all there is."""
+        history = self.checker.history
+        return self.all_serve() and all(
+            history.position(host.member.server.tree.last_processed_zxid) == len(history.order)
+            for host in self.hosts.values()
+        )
 
     def check_loaded(self, host: Host, database: ZKDatabase) -> None:
         """What a member finds on its disk after a start."""

@@ -109,8 +109,12 @@ class Nemesis:
         self._later(self._restart, host, longest_us=longest_us)
 
     def _restart(self, host: Host) -> None:
-        if not host.up:
-            host.start()
+        if host.up:
+            return
+        if not self.healed and self.rng.random() < 0.25:
+            # Most of what has to be durable in the right order is written while catching up.
+            host.operations_left = self.rng.randrange(60)
+        host.start()
 
     # ------------------------------------------------------------------ processes and power
 

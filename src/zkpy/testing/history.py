@@ -16,6 +16,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Final
 
+# Of a request whose session has moved to another member.
+SESSION_MOVED: Final = -118
 COUNTER_MASK: Final = 0xFFFFFFFF
 
 
@@ -77,6 +79,8 @@ class History:
         self.proposed: dict[int, bytes] = {}
         # (session, cxid) of each request that became a txn: none may twice.
         self.requests: dict[tuple[int, int], int] = {}
+        # Of each session, the cxid of its newest txn: clients give them in order.
+        self.last_cxids: dict[int, int] = {}
         self.sessions: dict[int, int] = {}
         self.created_sessions: dict[int, int] = {}  # session -> zxid
         self.closed_sessions: dict[int, int] = {}
@@ -135,6 +139,17 @@ class History:
                 zxid,
             )
             self.requests[request] = zxid
+            if not (isinstance(record, t.ErrorTxn) and record.err == SESSION_MOVED):
+                last_cxid = self.last_cxids.get(header.client_id, 0)
+                require(
+                    header.cxid > last_cxid,
+                    "request %s of session %#x became %#x after its request %s",
+                    header.cxid,
+                    header.client_id,
+                    zxid,
+                    last_cxid,
+                )
+                self.last_cxids[header.client_id] = header.cxid
         self._apply(header, record)
 
     def _apply(self, header: t.TxnHeader, record: object) -> None:

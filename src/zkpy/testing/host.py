@@ -24,6 +24,8 @@ from zkpy.quorum.effects import (
 from zkpy.quorum.leader import Leader
 from zkpy.quorum.states import BROADCAST
 from zkpy.server.database import ZKDatabase
+from zkpy.server.leader_server import LeaderZooKeeperServer
+from zkpy.server.learner_server import LearnerZooKeeperServer
 from zkpy.server.member import Member
 from zkpy.testing import disk as faults
 from zkpy.testing.disk import SimulatedDisk
@@ -106,6 +108,7 @@ class SimulatedDatabase(ZKDatabase):
         done = super().truncate(zxid)
         if done:
             self.host.durable_zxid = zxid
+            self.host.cluster.count("TRUNC")
         return done
 
     def install_snapshot(self, receiver: Any, zxid: int) -> None:
@@ -636,6 +639,11 @@ class Host:
 
     # ------------------------------------------------------------------ what is checked
 
+    @property
+    def has_role(self) -> bool:
+        """Whether it leads, or has caught up with whom it follows."""
+        return isinstance(self.member.server, LeaderZooKeeperServer | LearnerZooKeeperServer)
+
     def observe(self) -> None:
         """Show the checker what this member does."""
         member = self.member
@@ -655,9 +663,8 @@ class Host:
             self._committed_zxid = leader.committed_zxid
             now_us = self.cluster.scheduler.now_us
             checker.committed(self.sid, leader.committed_zxid, self._on_quorum, now_us)
-        server = member.server
-        tree = server.tree
-        if tree.last_processed_zxid != self._shown_zxid and server.serving and not server.read_only:
+        tree = member.server.tree
+        if tree.last_processed_zxid != self._shown_zxid and self.has_role:
             self._shown_zxid = tree.last_processed_zxid
             checker.shows(self.name, tree)
 

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 from collections import deque
 
+from zkpy.testing.scheduler import SECOND
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -104,6 +106,8 @@ class End:
         arrival_us = scheduler.now_us + network.delay_us(self.host, self.peer.host)
         if queue and queue[-1][0] > arrival_us:
             arrival_us = queue[-1][0]
+        if data is not None:
+            arrival_us += len(data) * SECOND // network.bytes_per_second
         queue.append((arrival_us, data))
         scheduler.after(arrival_us - scheduler.now_us, self.arrive)
 
@@ -175,13 +179,14 @@ class Network:
     """All connections of a simulation.
 
     `fragmentation`: how often a chunk arrives in two parts. `slow`: ms that a direction takes more,
-    at most.
+    at most. `bytes_per_second`: of each stream.
     """
 
     def __init__(self, scheduler: Scheduler, rng: Random) -> None:
         self.scheduler = scheduler
         self.rng = rng
         self.fragmentation = 0.02
+        self.bytes_per_second = 10_000_000
         self.slow: dict[tuple[str, str], int] = {}
         self.dark: set[str] = set()  # hosts without power
         self._blocked: dict[tuple[str, str], int] = {}

@@ -76,8 +76,10 @@ class Simulation:
             committed_log_count=rng.choice((3, 10, 50, 500)),
             tracer=tracer,
         )
+        self.cluster.network.bytes_per_second = rng.choice((10_000_000, 10_000_000, 100_000))
         self.cluster.checker.expiry_slack_ms = self.cluster.checker_slack_ms
         self.cluster.on_death = self._died
+        self.think_us = rng.choice((100_000, 400_000, 400_000))
         self.nemesis = Nemesis(self.cluster)
         self.clients: list[Client] = []
 
@@ -91,6 +93,7 @@ class Simulation:
                 left=requests_each,
                 timeout_ms=self.rng.choice((4000, 5000, 8000)),
                 addresses=self.cluster.addresses(),
+                think_us=self.think_us,
             )
             self.clients.append(client)
             client.start()
@@ -150,7 +153,7 @@ class Simulation:
             [hex(session) for session in history.sessions],
         )
         require(
-            cluster.scheduler.run_while(lambda: not cluster.all_serve(), CONVERGENCE_S * SECOND),
+            cluster.scheduler.run_while(lambda: not cluster.at_rest(), CONVERGENCE_S * SECOND),
             "members are not at rest: %s",
             self.describe(),
         )
@@ -176,6 +179,19 @@ class Simulation:
                 f"waits for {list(client.sent)[:2]}"
             )
         return "; ".join(parts)
+
+    def summary(self) -> str:
+        """What has happened, in numbers."""
+        checker = self.cluster.checker
+        counts = {
+            "committed": len(checker.history.order),
+            "replies": checker.replies,
+            "writes": checker.writes,
+            "syncs": checker.syncs,
+            "events": checker.events,
+            **self.cluster.counts,
+        }
+        return ", ".join(f"{name} {count}" for name, count in counts.items())
 
 
 def simulate(seed: int, tracer: Callable[[str], None] | None = None) -> Simulation:
