@@ -1,4 +1,4 @@
-"""zkpy-server: what zkServer.sh does, as far as the foreground goes.
+"""zkpy-server: what zkServer.sh does. Here the command line, and serving in the foreground.
 
 Source: zkServer.sh, QuorumPeerMain, ZooKeeper 3.9.
 """
@@ -9,25 +9,32 @@ import os
 import sys
 from typing import TYPE_CHECKING, Final
 
-from zkpy.server.config import (
-    ConfigException,
-    config_from_arguments,
-    load_config,
-    properties_from_flags,
+from zkpy.cli.server_files import (
+    config_directory,
+    config_path,
+    properties_of,
+    read_environment_files,
+    read_file,
 )
+from zkpy.server.config import ConfigException, config_from_arguments, load_config
 
 if TYPE_CHECKING:
     from zkpy.server.config import Config
 
-USAGE: Final = (
-    "Usage: zkpy-server [--config <conf-dir>] {start-foreground|version|print-cmd} [cfg]\n"
-    "       zkpy-server port datadir [ticktime] [maxcnxns]"
-)
-HELP: Final = f"""{USAGE}
+COMMANDS: Final = (
+    "start", "start-foreground", "stop", "version", "restart", "status", "print-cmd",
+)  # fmt: skip
+USAGE: Final = f"Usage: zkpy-server [--config <conf-dir>] {{{'|'.join(COMMANDS)}}}"
+HELP: Final = f"""{USAGE} [cfg]
+       zkpy-server port datadir [ticktime] [maxcnxns]
 
+start             start a server in the background and wait for the outcome
+stop              stop it, and wait until it is gone
+restart           stop, and start
+status            print its mode: standalone, leader, follower, observer or read-only
 start-foreground  serve until SIGTERM or SIGINT; the exit code is 0 after a clean stop
 version           print the version of ZooKeeper whose behaviour this is
-print-cmd         print the command that start-foreground would run
+print-cmd         print the command that start would run
 
 cfg               the configuration, by default zoo.cfg. With a slash it is a path; without, it is
                   looked for in <conf-dir>, then in the current directory
@@ -36,71 +43,13 @@ cfg               the configuration, by default zoo.cfg. With a slash it is a pa
 -Dname=value      a Java system property, such as -Dzookeeper.snapCount=10000; zoo.cfg wins
 
 Environment, also as lines NAME=VALUE in <conf-dir>/zookeeper-env.sh and <conf-dir>/java.env:
-ZOOCFGDIR, ZOOCFG, ZOO_LOG_LEVEL (DEBUG, INFO, WARN, ERROR), SERVER_JVMFLAGS and JVMFLAGS (only
--Dname=value), ZOO_DATADIR_AUTOCREATE_DISABLE."""
+ZOOCFGDIR, ZOOCFG; ZOOPIDFILE (<dataDir>/zookeeper_server.pid); ZOO_LOG_DIR (./logs), where start
+leaves the output as zookeeper-$USER-server-$HOSTNAME.out; ZOO_LOG_LEVEL (DEBUG, INFO, WARN, ERROR);
+SERVER_JVMFLAGS and JVMFLAGS, and for status on a TLS port CLIENT_JVMFLAGS (only -Dname=value);
+ZOO_DATADIR_AUTOCREATE_DISABLE."""
 EXIT_USAGE: Final = 2
-# Words of zkServer.sh that name something else than serving in the foreground.
+EXIT_INTERRUPTED: Final = 130
 UPGRADE: Final = "upgrade is not needed: the data format is unchanged since 3.x"
-
-
-def read_file(path: str) -> str | None:
-    """The text of a file, in the encoding of Java properties; None if there is no such file."""
-    if not os.path.isfile(path):
-        return None
-    with open(path, encoding="iso-8859-1") as file:
-        return file.read()
-
-
-def config_path(config_dir: str | None, name: str | None) -> str:
-    """Which file is meant, by the rules of zkServer.sh; a bare name may also be here."""
-    name = name or os.environ.get("ZOOCFG") or "zoo.cfg"
-    if "/" in name:
-        return os.path.abspath(name)
-    path = os.path.join(config_directory(config_dir, name), name)
-    if not os.path.isfile(path) and os.path.isfile(name):
-        path = name
-    return os.path.abspath(path)
-
-
-def config_directory(config_dir: str | None, name: str) -> str:
-    """The directory of configurations: the one given, else the first usual one that has `name`."""
-    directory = config_dir or os.environ.get("ZOOCFGDIR")
-    if directory is None:
-        places = ("conf", "/etc/zkpy", "/etc/zookeeper")
-        directory = next((p for p in places if os.path.isfile(os.path.join(p, name))), "conf")
-    return directory
-
-
-def read_environment_files(config_dir: str | None) -> None:
-    """Take over what zookeeper-env.sh and java.env set, where they exist."""
-    directory = config_directory(config_dir, "zoo.cfg")
-    for name in ("zookeeper-env.sh", "java.env"):
-        text = read_file(os.path.join(directory, name))
-        if text is not None:
-            from zkpy.cli.environment_files import variables_of  # rare, so loaded where needed
-
-            os.environ.update(variables_of(text, os.environ))
-
-
-def properties_of(arguments: list[str]) -> dict[str, str]:
-    """Java system properties: of SERVER_JVMFLAGS, JVMFLAGS and the command line; the last wins.
-
-    Raises ConfigException for flags whose quotes do not match.
-    """
-    tokens: list[str] = []
-    for variable in ("SERVER_JVMFLAGS", "JVMFLAGS"):
-        flags = os.environ.get(variable)
-        if flags:
-            import shlex  # its import takes a while, and mostly there are no flags
-
-            try:
-                tokens += shlex.split(flags)
-            except ValueError as error:
-                raise ConfigException(f"{variable}={flags}: {error}") from None
-    properties = properties_from_flags(tokens + arguments)
-    if os.environ.get("ZOO_DATADIR_AUTOCREATE_DISABLE"):
-        properties["zookeeper.datadir.autocreate"] = "false"
-    return properties
 
 
 def _split(arguments: list[str]) -> tuple[str | None, list[str], list[str]]:
@@ -158,33 +107,71 @@ def main(arguments: list[str] | None = None) -> int:
     if "--help" in words or "-h" in words:
         print(HELP)
         return 0
-    read_environment_files(config_dir)
     command = words[0] if words else ""
-    name = words[1] if len(words) > 1 else None
+    if command.isdigit():
+        read_environment_files(config_dir)
+        return _serve("", words, flags)
+    if command == "upgrade":
+        print(UPGRADE)
+        return 0
+    if command not in COMMANDS or len(words) > 2:
+        print(USAGE, file=sys.stderr)
+        return EXIT_USAGE
+    read_environment_files(config_dir)
+    path = config_path(config_dir, words[1] if len(words) > 1 else None)
+    announce(path)
+    try:
+        return run_command(command, path, config_dir, flags)
+    except KeyboardInterrupt:
+        return EXIT_INTERRUPTED
+
+
+def announce(path: str) -> None:
+    """Say which configuration it is, as each command does first."""
+    print(f"Using config: {path}", file=sys.stderr, flush=True)
+
+
+def run_command(command: str, shown_path: str, config_dir: str | None, flags: list[str]) -> int:
+    """Run one of COMMANDS on the configuration at this path; returns the exit code."""
+    path = os.path.abspath(shown_path)
+    if command == "start-foreground":
+        return _serve(path, [], flags)
     if command == "version":
         from zkpy.server.version import BUILT_ON, VERSION
 
         print(f"Apache ZooKeeper, version {VERSION} {BUILT_ON}")
-    elif command == "upgrade":
-        print(UPGRADE)
-    elif command == "print-cmd" and len(words) <= 2:
-        print_command(config_path(config_dir, name), flags)
-    elif command == "start-foreground" and len(words) <= 2:
-        return _serve(config_path(config_dir, name), [], flags)
-    elif command.isdigit():
-        return _serve("", words, flags)
-    else:
-        print(USAGE, file=sys.stderr)
-        return EXIT_USAGE
-    return 0
+        return 0
+    if command == "print-cmd":
+        import shlex
+
+        print(shlex.join(serving_command(path, flags)))
+        return 0
+    if command == "status":
+        from zkpy.cli.status import status
+
+        return status(path, flags)
+    from zkpy.cli.daemon import Daemon
+
+    directory = os.path.abspath(config_directory(config_dir, "zoo.cfg"))
+    daemon = Daemon(path, serving_command(path, flags), directory)
+    if command == "start":
+        return daemon.start()
+    if command == "stop":
+        return daemon.stop()
+    announce(shown_path)  # zkServer.sh runs itself, twice
+    code = daemon.stop()
+    if code:
+        return code
+    announce(shown_path)
+    return daemon.start()
 
 
-def print_command(path: str, flags: list[str]) -> None:
-    """Print what start-foreground would run."""
-    import shlex
-
-    module = ["-m", "zkpy.cli.server", "start-foreground", path]
-    print(shlex.join([sys.executable, *module, *flags]))
+def serving_command(path: str, flags: list[str]) -> list[str]:
+    """The command that serves in the foreground, as a process of its own."""
+    python = [sys.executable]
+    if sys.path[0] not in ("", os.getcwd()):
+        python.append("-P")  # what lies in the current directory is not for import, as here
+    return [*python, "-m", "zkpy.cli.server", "start-foreground", path, *flags]
 
 
 def _serve(path: str, words: list[str], flags: list[str]) -> int:
@@ -196,7 +183,6 @@ def _serve(path: str, words: list[str], flags: list[str]) -> int:
         if words:
             config = config_from_arguments(words, properties)
         else:
-            print(f"Using config: {path}", file=sys.stderr)
             config = load_config(path, properties=properties, read_file=read_file, resolve=resolve)
     except ConfigException as error:
         return _fail(error)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final, NoReturn
 from zkpy.persistence.errors import PersistenceError
 from zkpy.protocol.config_error import UNEXPECTED
 from zkpy.server.aio.main import Server
+from zkpy.server.aio.ready import tell_ready
 from zkpy.server.notices import notices, refusal
 from zkpy.server.version import zookeeper_version_text
 
@@ -88,6 +89,7 @@ async def _serve(config: Config) -> None:
     await server.start()
     for number in STOP_SIGNALS:
         loop.add_signal_handler(number, told, number)
+    tell_ready()
     gc.freeze()
     gc.set_threshold(*GC_THRESHOLDS)
     gc.enable()
