@@ -151,13 +151,16 @@ class FileReader:
         self.offset = 0
         self.torn = ""
 
-    def records(self) -> Iterator[tuple[int, bytes]]:
-        """Yield (zxid, txn). Raises CorruptFile and DiskReadError."""
+    def records(self, start: int = HEADER_BYTES) -> Iterator[tuple[int, bytes]]:
+        """Yield (zxid, txn) from offset `start` on. Raises CorruptFile and DiskReadError."""
         buf = next(self._chunks, b"")
         if not self._begins_well(buf):
             return
         base = 0  # where in the file `buf` begins
-        pos = HEADER_BYTES
+        pos = start
+        while pos > len(buf) > 0:
+            base, pos = base + len(buf), pos - len(buf)
+            buf = next(self._chunks, b"")
         while True:
             if pos + RECORD_HEAD_BYTES > len(buf):
                 chunk = next(self._chunks, b"")
