@@ -2,3 +2,43 @@
 
 Only `client.py` does I/O. Must not know anything of the server but the protocol.
 """
+
+from zkpy.client.client import EventStream, ZooKeeper
+from zkpy.client.codec import ClientInfo, Stat
+from zkpy.client.errors import ConnectionLoss, EventsLost, MultiFailed
+from zkpy.client.events import EventType, KeeperState, States, WatchedEvent, Watcher
+from zkpy.client.operations import Transaction
+from zkpy.client.ops import Check, Create, Delete, GetChildren, GetData, SetData
+from zkpy.protocol.acl import ACL, OPEN_ACL_UNSAFE, READ_ACL_UNSAFE
+from zkpy.protocol.errors import KeeperError
+from zkpy.protocol.zoodefs import AddWatchMode, CreateMode, Perms, WatcherType
+
+__all__ = [
+    "ZooKeeper",
+    "States",
+    "EventStream",
+    "EventType",
+    "KeeperState",
+    "WatchedEvent",
+    "Watcher",
+    "AddWatchMode",
+    "WatcherType",
+    "CreateMode",
+    "Stat",
+    "ClientInfo",
+    "ACL",
+    "Perms",
+    "OPEN_ACL_UNSAFE",
+    "READ_ACL_UNSAFE",
+    "Transaction",
+    "Create",
+    "Delete",
+    "SetData",
+    "Check",
+    "GetData",
+    "GetChildren",
+    "KeeperError",
+    "ConnectionLoss",
+    "MultiFailed",
+    "EventsLost",
+]
