@@ -437,8 +437,14 @@ class Learner:
         self._check_epoch(TRUNC, zxid)
         database = self.database
         self.database_dirty = True
+        # Our newest txns are of an epoch in which the leader has none: that began with what the
+        # leader has now, and our log may begin there, with a snapshot from its leader.
+        mark = database.last_zxid >> 32 << 32
+        done = database.truncate(zxid)
+        if not done and zxid < mark:
+            done, zxid = database.truncate(mark), mark
         # To go on from any other zxid would leave a hole, or what the leader never had.
-        if not database.truncate(zxid) or database.last_zxid != zxid:
+        if not done or database.last_zxid != zxid:
             raise FatalProtocolError(f"Not able to truncate the log {zxid:#x}", QUORUM_PACKET_ERROR)
         self.database_dirty = False
         self._start_sync()
