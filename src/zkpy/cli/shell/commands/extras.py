@@ -1,0 +1,3 @@
+"""What ZooKeeper's shell has not."""
+
+from __future__ import annotations
