@@ -769,6 +769,33 @@ def test_a_hole_between_epochs_is_not_handed_on() -> None:
     assert zxids_of(plan_for(leader, E2 + 1)) == [E2 + 2, E2 + 3]
 
 
+def test_a_log_from_before_a_leaders_snapshot_is_not_handed_on() -> None:
+    """The power fails when the snapshot is saved, and the log from before it is not yet removed."""
+    theirs = [E1 + counter for counter in range(1, 21)]
+    stream = list(leader_with(theirs).snapshot_slices())
+    interrupted = 0
+
+    def build() -> tuple[SimulatedDisk, Callable[[], object]]:
+        disk = SimulatedDisk()
+        member = database_on(disk)
+        write(member, TEN[:5])
+        receive_snapshot(member, iter(stream), theirs[-1])
+        return disk, member.save_snapshot
+
+    def check(disk: SimulatedDisk, done: bool) -> None:
+        nonlocal interrupted
+        member = database_on(disk)
+        if member.last_zxid != theirs[-1]:
+            return
+        interrupted += member.store.log.last_logged_zxid() == TEN[4]
+        write(member, [E2 + 1, E2 + 2])
+        assert plan_for(member, TEN[3]).kind == SNAP
+        assert zxids_of(plan_for(member, theirs[-1])) == [E2 + 1, E2 + 2]
+
+    crash_everywhere(build, check)
+    assert interrupted
+
+
 def test_behind_the_newest_snapshot_within_an_epoch() -> None:
     """Counters show that nothing is missing, and a snapshot that all of it was committed."""
     disk = SimulatedDisk()

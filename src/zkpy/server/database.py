@@ -271,7 +271,7 @@ class ZKDatabase:
         except PersistenceError as error:
             log.warning("the log cannot be used for catching up: %s", error)
             return None
-        return _readable(chain((first,), records), until)
+        return _readable(chain((first,), records), until, base if zxid < base else -1)
 
 
 def newest_change(tree: DataTree) -> int:
@@ -285,13 +285,24 @@ def _continues(first: int, zxid: int) -> bool:
     return counter_of(zxid) == 0 and counter_of(first) == 1
 
 
-def _readable(records: Iterator[tuple[int, bytes]], until: int) -> Iterator[tuple[int, bytes]]:
-    """`records` up to zxid `until`, or to where the log cannot be read."""
+def _readable(
+    records: Iterator[tuple[int, bytes]], until: int, base: int
+) -> Iterator[tuple[int, bytes]]:
+    """`records` up to zxid `until`, or to where the log cannot be read or lacks `base`.
+
+    A power cut right after a leader's snapshot was saved leaves the log from before it: from its
+    end to the next epoch, zxids do not tell what is missing.
+    """
+    last = 0
     try:
         for zxid, txn in records:
             if zxid > until:
                 return
+            if last < base < zxid:
+                log.warning("the log does not lead to snapshot %#x, but to %#x", base, last)
+                return
             yield zxid, txn
+            last = zxid
     except PersistenceError as error:
         log.warning("the log can be used for catching up only in part: %s", error)
 
