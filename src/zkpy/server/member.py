@@ -117,6 +117,7 @@ class Member:
         # We have been an observer that does not log (syncEnabled=false).
         self._unlogged = False
         self._zxid_before_role = database.last_zxid
+        self._led = False
         self._saved_proposal: Members = self.view.last_proposed
         self._client_address: tuple[str, int] | None = None
         if config.client_port is not None:
@@ -600,6 +601,7 @@ class Member:
             self._effects.append(Stop(fatal, reason))
         if isinstance(zab, Observer) and not zab.sync_enabled:
             self._unlogged = True
+        self._led = isinstance(zab, Leader)
         self._reload = not isinstance(zab, Leader) and zab.database_dirty
         self._replace_server(self._idle_server())
         self.state = LOOKING
@@ -632,8 +634,9 @@ class Member:
             self._reload_database()
         else:
             database.tree.count_digest = self.config.digest_enabled
-            if database.last_zxid & 0xFFFFFFFF == 0 and database.last_zxid > self._zxid_before_role:
-                # The mark of an epoch in which nothing was written: no txn on disk has it.
+            if self._led and database.last_zxid & 0xFFFFFFFF == 0:
+                # The mark of an epoch in which nothing was written: no txn on disk has it. (A
+                # learner's may be that of a snapshot, which then is on disk.)
                 database.last_zxid = self._zxid_before_role
             for zxid, txn in pending or ():
                 database.apply(zxid, txn)
