@@ -101,7 +101,8 @@ class ZKDatabase:
         self.tree = loaded.tree
         self.committed_log.replace(recent)
         self._installed = False
-        self._fuzzy_until_zxid = 0
+        # A leader's snapshot may show what its own log, on a slower disk, never got.
+        self._fuzzy_until_zxid = -1
         self._loaded_zxid = loaded.last_zxid
         self._base_zxid = max(loaded.snapshot_zxid, 0)
 
