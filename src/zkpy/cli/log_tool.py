@@ -327,6 +327,11 @@ def verify(log: LogFile, sequence: Sequence) -> int:
 # ---------------------------------------------------------------------- the command line
 
 
+def date(text: str) -> int:
+    """ms since 1970. Raises ValueError; argparse shows this function's name then."""
+    return moment_ms(text)
+
+
 def parser() -> argparse.ArgumentParser:
     """The commands; TxnLogToolkit's form is not among them."""
     import argparse
@@ -350,9 +355,9 @@ def parser() -> argparse.ArgumentParser:
     dump.add_argument("--to-zxid", type=number, default=default.last_zxid, metavar="ZXID")
     time_help = "as 2026-11-22T13:10:33, with Z or an offset for other zones, or ms since 1970"
     dump.add_argument(
-        "--since", type=moment_ms, default=default.since_ms, metavar="TIME", help=time_help
+        "--since", type=date, default=default.since_ms, metavar="TIME", help=time_help
     )
-    dump.add_argument("--until", type=moment_ms, default=default.until_ms, metavar="TIME")
+    dump.add_argument("--until", type=date, default=default.until_ms, metavar="TIME")
     dump.set_defaults(command=dump_command)
 
     verify_ = commands.add_parser("verify", help="check checksums, records and their order")
