@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 TIMEOUT_S: Final = 5.0
 # An answer to srvr has some hundred bytes; what sends more is no ZooKeeper.
 MAX_ANSWER_BYTES: Final = 65_536
+MAX_PORT: Final = 65535
 NUMBER: Final = re.compile(r"[0-9]+")
 MODE: Final = re.compile(r"^Mode: [!-~]+$", re.MULTILINE)
 # Answers without a mode, from servers which are there all the same.
@@ -98,9 +99,12 @@ def _client_part(entries: Mapping[str, str], read_file: ReadFile, say: Say) -> s
 
 
 def ask(target: Target, context: ssl.SSLContext | None, timeout_s: float = TIMEOUT_S) -> str:
-    """The answer to srvr. Raises OSError; ValueError and OverflowError for what is no address."""
+    """The answer to srvr. Raises OSError; ValueError for what is no port."""
     deadline = time.monotonic() + timeout_s
-    address = (LOOPBACK.get(target.host, target.host), int(target.port))
+    port = int(target.port) if NUMBER.fullmatch(target.port) else 0
+    if not 0 < port <= MAX_PORT:  # looking up an address would take it modulo 65536
+        raise ValueError(f"{target.port} is not a port")
+    address = (LOOPBACK.get(target.host, target.host), port)
     with socket.create_connection(address, timeout_s) as connection:
         if context is not None:
             with context.wrap_socket(connection, server_hostname=target.host) as secured:
@@ -173,8 +177,6 @@ def _answer_of(target: Target, config_path: str, flags: list[str]) -> str:
         _complain(f"{target.host}:{target.port}: {reason}")
     except ValueError as error:
         _complain(str(error))
-    except OverflowError:
-        _complain(f"{target.port} is not a port")
     return ""
 
 
