@@ -13,6 +13,7 @@ from tests.quorum.fake_database import FakeDatabase, make_txn
 
 from zkpy.protocol import packets as p
 from zkpy.protocol.packets import LearnerInfo, PacketReader, encode_packet
+from zkpy.quorum import learner_handler
 from zkpy.quorum.effects import ClosePeerPort, Effect, OpenPeerPort
 from zkpy.quorum.leader import Leader, LeaderSettings
 from zkpy.quorum.link import Link
@@ -22,6 +23,7 @@ from zkpy.quorum.verifier import verifier_of
 from zkpy.quorum.view import View
 
 TICK_MS = 1000
+E1 = 1 << 32
 INIT_LIMIT, SYNC_LIMIT = 10, 5
 
 
@@ -265,15 +267,82 @@ def test_each_phase_ends_after_init_limit(stage: str) -> None:
 
 
 def test_zookeeper_4685_proposal_acks_may_come_before_that_of_new_leader() -> None:
+    database = FakeDatabase()
+    database.disk.accepted_epoch = database.disk.current_epoch = 1
+    database.disk.log = [(zxid, make_txn(zxid)) for zxid in range(E1 + 1, E1 + 7)]
+    database.reload()
+    host = LeaderHost(database=database)
+    follower = host.learner(2)
+    follower.register()
+    follower.ack_epoch(E1 + 4, current_epoch=1)
+    follower.send(p.ACK, E1 + 5)
+    follower.send(p.ACK, E1 + 6)
+    assert host.leader.phase == SYNCHRONIZATION
+    follower.ack_new_leader()
+    assert host.leader.phase == BROADCAST
+
+
+def test_an_early_ack_of_what_was_never_proposed_ends_the_connection() -> None:
+    """It would stand for the acknowledgements of all that is to come."""
     host = LeaderHost()
     follower = host.learner(2)
     follower.register()
     follower.ack_epoch()
-    follower.send(p.ACK, 0x5)
-    follower.send(p.ACK, 0x6)
-    assert host.leader.phase == SYNCHRONIZATION
+    follower.send(p.ACK, 9 << 32 | 5)
+    assert follower.link.closed
+
+
+@pytest.mark.parametrize("cut", range(1, 20))
+def test_acks_behind_that_of_new_leader_may_come_in_any_pieces(cut: int) -> None:
+    host = LeaderHost()
+    (other,) = host.established(2)
+    zxids = host.propose(3)
+    follower = host.learner(3)
+    follower.register()
+    follower.ack_epoch()
+    acks = b"".join(encode_packet(p.ACK, zxid) for zxid in (1 << 32, *zxids))
+    follower.feed(acks[: 40 + cut])
+    follower.feed(acks[40 + cut :])
+    assert not follower.link.closed
+    assert follower.handler.acked == zxids[-1]
+    host.leader.durable(zxids[-1])
+    assert host.leader.committed_zxid == zxids[-1]
+    assert not other.link.closed
+
+
+def test_a_snapshot_may_take_longer_than_init_limit_and_then_be_stored() -> None:
+    host = LeaderHost(force_snapshot=True)
+    host.database.snapshot_slices = lambda: iter([bytes(300_000)] * 3 * INIT_LIMIT)
+    follower = host.learner(2)
+    follower.register()
+    follower.reader.raw = True
+    follower.ack_epoch()
+    while follower.handler.in_snapshot:
+        host.tick()
+        host.collect()
+    assert host.now_ms > TICK_MS * INIT_LIMIT
+    for _ in range(2 * INIT_LIMIT - 2):
+        host.tick()
+        assert host.leader.failed is None
     follower.ack_new_leader()
     assert host.leader.phase == BROADCAST
+
+
+def test_who_waits_for_new_leader_waits_for_no_observer() -> None:
+    host = LeaderHost(force_snapshot=True, observers=(4,))
+    host.database.snapshot_slices = lambda: iter([bytes(300_000)] * 9 * INIT_LIMIT)
+    host.learner(2).register()
+    observer = host.learner(4)
+    observer.register(type=p.OBSERVERINFO)
+    host.learners[2].ack_epoch()
+    observer.reader.raw = True
+    observer.ack_epoch()
+    host.leader.drop(host.learners[2].handler, "gone")
+    for _ in range(2 * INIT_LIMIT + 2):
+        host.tick()
+        host.collect()
+    assert observer.handler.in_snapshot
+    assert host.leader.failed is not None
 
 
 def test_a_learner_that_comes_late_gets_what_is_committed_then_what_is_proposed() -> None:
@@ -498,6 +567,34 @@ def test_a_learner_that_answers_but_does_not_acknowledge_is_dropped() -> None:
         stuck.send(p.PING, 0, b"")
         host.tick()
     assert stuck.link.closed and not good.link.closed
+
+
+@pytest.mark.parametrize("in_snapshot", [False, True])
+def test_who_reads_nothing_is_dropped_and_nobody_else_misses_anything(
+    in_snapshot: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(learner_handler, "MAX_QUEUED_BYTES", 1000)
+    host = LeaderHost(5)
+    host.established(2, 4)
+    stuck = host.learner(3)
+    stuck.register()
+    if in_snapshot:
+        host.leader.settings.force_snapshot = True
+        host.database.snapshot_slices = lambda: iter([bytes(1_000_000)] * 2)
+        stuck.reader.raw = True
+    stuck.ack_epoch()
+    host.leader.settings.force_snapshot = False
+    late = host.learner(5)
+    late.join()
+    stuck.link.unsent = 1 << 20
+    late.take()
+    proposed: list[int] = []
+    while not stuck.link.closed:
+        proposed += host.propose(5)
+        host.collect()
+        assert len(proposed) < 100
+    told = [zxid for name, zxid in late.take() if name == "PROPOSAL"]
+    assert told == proposed
 
 
 def test_a_newer_connection_of_the_same_id_replaces_the_older() -> None:

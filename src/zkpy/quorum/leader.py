@@ -46,7 +46,7 @@ from zkpy.quorum.catch_up import Plan, plan_catch_up
 from zkpy.quorum.effects import ClosePeerPort, Effect, OpenPeerPort
 from zkpy.quorum.learner_handler import LearnerHandler
 from zkpy.quorum.reconfig import designated_leader
-from zkpy.quorum.states import BROADCAST, DISCOVERY, SYNCHRONIZATION
+from zkpy.quorum.states import BROADCAST, DISCOVERY, SYNC_SNAP, SYNCHRONIZATION
 from zkpy.quorum.verifier import QuorumMaj, verifier_of
 
 if TYPE_CHECKING:
@@ -250,10 +250,6 @@ class Leader:
         self._now_ms = now_ms
         method = HANDLERS.get((handler.phase, packet[0]))
         if method is None:
-            if handler.phase == phases.BROADCAST:
-                # The rest of a chunk in which it got there.
-                handler.received(handler.link, encode_packet(*packet), now_ms)
-                return
             if handler.phase in _PATIENT:
                 self.inbox.append((handler, *packet))
                 return
@@ -446,7 +442,7 @@ class Leader:
             for handler in self.handlers
             if handler.is_observer
             and handler.phase == phases.SYNC
-            and (handler.sync_mode == "snap") == (kind == SNAP)
+            and (handler.sync_mode == SYNC_SNAP) == (kind == SNAP)
         ]
         return len(busy) >= limit
 
@@ -464,6 +460,8 @@ class Leader:
         assert self.new_epoch is not None
         zxid = packet[1]
         if zxid != self.new_epoch << 32:
+            if zxid > self.last_zxid:
+                raise ProtocolError(f"ACK of {zxid:#x}, which was never proposed")
             if zxid & COUNTER_MASK:
                 # A 3.8 learner acknowledges what it was sent to catch up one by one, and that may
                 # come first (ZOOKEEPER-4685).
@@ -583,12 +581,12 @@ class Leader:
         if self._stream:
             data = bytes(self._stream)
             self._stream.clear()
-            for handler in self._followers:
+            for handler in list(self._followers):  # sending may end with a drop
                 handler.send(data)
         if self._observer_stream:
             data = bytes(self._observer_stream)
             self._observer_stream.clear()
-            for handler in self._observers:
+            for handler in list(self._observers):
                 handler.send(data)
 
     def _try_to_commit(self) -> None:
@@ -694,7 +692,7 @@ class Leader:
         self._round = round
         ping = encode_packet(PING, self.last_zxid)
         self.flush_streams()
-        for handler in self._followers:
+        for handler in list(self._followers):
             if handler.phase == phases.BROADCAST:
                 handler.send(ping)
                 handler.pings_sent += 1
@@ -795,7 +793,7 @@ class Leader:
             self._attend(handler, now_ms)
         self.flush_streams()
         ping = encode_packet(PING, self.last_zxid)
-        for handler in self.handlers:
+        for handler in list(self.handlers):
             if handler.phase in _PINGED:
                 handler.send(ping)
                 if handler.phase == phases.BROADCAST:
@@ -806,9 +804,13 @@ class Leader:
 
     def _wait_is_over(self, now_ms: int, init_limit_ms: int) -> None:
         # The wait for NEWLEADER's acknowledgements began when the epoch was acknowledged, and
-        # lasts as long as somebody is still being sent a snapshot.
+        # lasts as long as a follower is still being sent a snapshot, or may still be storing it.
         if any(
-            h.in_snapshot and now_ms - h.last_activity_ms < init_limit_ms for h in self.handlers
+            not h.is_observer
+            and h.phase == phases.SYNC
+            and h.sync_mode == SYNC_SNAP
+            and now_ms - h.last_activity_ms < init_limit_ms
+            for h in self.handlers
         ):
             return
         sids = ", ".join(str(sid) for sid in sorted(self._new_leader_acks))

@@ -16,6 +16,7 @@ from zkpy.quorum.states import SYNC_NONE
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from zkpy.protocol.packets import Packet
     from zkpy.quorum.leader import Leader
     from zkpy.quorum.link import Link
 
@@ -106,11 +107,7 @@ class LearnerHandler:
             if self.phase != HELLO:
                 self.deadline_tick = leader.tick_count + leader.settings.sync_limit_ticks
             if self.phase != BROADCAST:
-                for packet in packets:
-                    leader.handle(self, packet, now_ms)
-                    if link.closed:
-                        break
-                return
+                packets = self._before_broadcast(packets, now_ms)
             acked = self.acked
             inbox = leader.inbox
             for packet in packets:
@@ -132,6 +129,16 @@ class LearnerHandler:
         except (ProtocolError, DecodeError) as error:
             leader.drop(self, f"malformed packet: {error}")
 
+    def _before_broadcast(self, packets: list[Packet], now_ms: int) -> list[Packet]:
+        """Act on packets as long as the learner is not there; return those behind."""
+        for index, packet in enumerate(packets):
+            if self.link.closed:
+                break
+            if self.phase == BROADCAST:
+                return packets[index:]
+            self.leader.handle(self, packet, now_ms)
+        return []
+
     def lost(self, link: Link, reason: str) -> None:
         """The connection is gone."""
         self.leader.drop(self, reason)
@@ -140,8 +147,12 @@ class LearnerHandler:
 
     def send(self, data: bytes) -> None:
         """Queue encoded packets, behind the snapshot if one is on its way."""
+        link = self.link
         if self._slices is None:
-            self.link.send(data)
+            if len(link.out) + link.unsent > MAX_QUEUED_BYTES:
+                self.leader.drop(self, "it does not read what is sent to it")
+            else:
+                link.send(data)
         elif len(self._behind) + len(data) > MAX_QUEUED_BYTES:
             self.leader.drop(self, "too much is queued behind its snapshot")
         else:
