@@ -102,7 +102,7 @@ def test_followers_catch_up_in_every_way(kinds: tuple[str, ...], tmp_path: Path)
         check_directories(ensemble, tmp_path)
 
 
-@pytest.mark.parametrize("kinds", MIXES)
+@pytest.mark.parametrize("kinds", MIXES[:-1])  # zkpy alone: test_ensemble_faults
 def test_the_leader_is_killed_under_load(kinds: tuple[str, ...], tmp_path: Path) -> None:
     with new_ensemble(tmp_path / "e", kinds) as ensemble:
         start_led_by_three(ensemble)

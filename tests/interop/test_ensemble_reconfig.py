@@ -91,12 +91,13 @@ def check_config(ensemble: Ensemble, sids: Sequence[int], observers: Sequence[in
     """Every running member shows the same configuration with these, behind a sync."""
     wanted = {sid: line(ensemble[sid]) for sid in sids}
     wanted |= {sid: line(ensemble[sid], "observer") for sid in observers}
-    texts = set()
+    texts: dict[int, bytes] = {}
     for member in ensemble.running:
         with client_of(member) as client:
             client.sync("/")
-            texts.add(client.get("/zookeeper/config")[0])
-    (text,) = texts
+            texts[member.sid] = client.get("/zookeeper/config")[0]
+    assert len(set(texts.values())) == 1, texts
+    text = next(iter(texts.values()))
     assert members_in(text) == wanted
     for member in ensemble.running:
         version = version_of(text)
