@@ -12,10 +12,11 @@ if TYPE_CHECKING:
 
 def run_command(shell: Shell, options: Options) -> int:
     """Returns the exit status. The session ends with it unless it is to be kept."""
-    return asyncio.run(_run(shell, options))
+    return asyncio.run(one_shot(shell, options))
 
 
-async def _run(shell: Shell, options: Options) -> int:
+async def one_shot(shell: Shell, options: Options) -> int:
+    """Connect, run the command, leave."""
     # Scripts that read JSON have no use for the event of the connection.
     shell.print_connection = not options.json
     try:

@@ -37,8 +37,8 @@ class Arguments:
 
     __slots__ = ("options", "words")
 
-    def __init__(self) -> None:
-        self.words: list[str] = []
+    def __init__(self, words: list[str] | None = None) -> None:
+        self.words = words or []
         self.options: dict[str, str] = {}
 
     def __contains__(self, name: str) -> bool:

@@ -153,10 +153,11 @@ class Session:
     async def set_acl(self, path: str, acls: Iterable[ACL], version: int) -> Stat:
         return await self._ask(path, self.zk.set_acl(path, acls, version))
 
-    async def add_auth(self, scheme: str, auth: bytes) -> None:
+    async def add_auth(self, scheme: str, auth: bytes | None) -> None:
         """A refusal ends the session, and is told by its event."""
         try:
-            await self.zk.add_auth(scheme, auth)
+            # No credentials at all is not what a program would send, but `addauth SCHEME` does.
+            await self.zk.add_auth(scheme, auth)  # type: ignore[arg-type]
         except AuthFailed:
             pass
         except KeeperError as error:

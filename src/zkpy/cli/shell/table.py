@@ -48,12 +48,13 @@ class Command:
 
     `syntax` is what the usage block shows. `described`: the usage of the command alone lists its
     options. `words`: how many arguments it takes at least; at most, where `exact`.
-    `extra`: ZooKeeper has no such command. `hidden`: an old name, in no list.
+    `extra`: ZooKeeper has no such command. `hidden`: an old name, in no list. `offline`: needs no
+    session. `raw`: takes its words as they are, -1 is no option.
     """
 
     __slots__ = (
-        "described", "exact", "extra", "hidden", "name", "offline", "options", "required", "run",
-        "syntax", "words",
+        "described", "exact", "extra", "hidden", "name", "offline", "options", "raw", "required",
+        "run", "syntax", "words",
     )  # fmt: skip
 
     def __init__(
@@ -70,6 +71,7 @@ class Command:
         extra: bool = False,
         hidden: bool = False,
         offline: bool = False,
+        raw: bool = False,
     ) -> None:
         self.name = name
         self.syntax = syntax
@@ -82,6 +84,7 @@ class Command:
         self.extra = extra
         self.hidden = hidden
         self.offline = offline
+        self.raw = raw
 
     @property
     def usage(self) -> str:
@@ -103,6 +106,8 @@ class Command:
 
     def parse(self, words: list[str]) -> Arguments:
         """Sort out the words behind the name. Raises CliError."""
+        if self.raw:
+            return Arguments(words)
         try:
             arguments = parse_options(words, self.options, required=self.required)
         except ParseError as error:

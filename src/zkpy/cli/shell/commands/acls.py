@@ -56,12 +56,12 @@ async def set_acl(ctx: Context, args: Arguments) -> int:
 @command("addauth", "scheme auth", words=1)
 async def addauth(ctx: Context, args: Arguments) -> int:
     """A credential that is refused ends the session, as the server closes the connection."""
-    auth = args.words[1].encode("utf-8", "surrogateescape") if len(args.words) > 1 else b""
+    auth = args.words[1].encode("utf-8", "surrogateescape") if len(args.words) > 1 else None
     await ctx.zk.add_auth(args.words[0], auth)
     return 0 if ctx.zk.is_alive else 1
 
 
-@command("whoami", "")
+@command("whoami", "", raw=True)
 async def whoami(ctx: Context, args: Arguments) -> None:
     users = await ctx.zk.who_am_i()
     lines = ["Auth scheme: User", *(f"{scheme}: {user}" for scheme, user in users)]

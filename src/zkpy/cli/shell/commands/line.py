@@ -15,7 +15,7 @@ from zkpy.protocol.properties import decode_integer
 HISTORY_SHOWN: Final = 11
 
 
-@command("history", "", offline=True)
+@command("history", "", offline=True, raw=True)
 async def history(ctx: Context, args: Arguments) -> None:
     shell = ctx.shell
     first = max(0, shell.count + 1 - HISTORY_SHOWN)
@@ -26,7 +26,7 @@ async def history(ctx: Context, args: Arguments) -> None:
         ctx.err("Not connected") if ctx.json else ctx.out("Not connected")
 
 
-@command("redo", "cmdno", offline=True)
+@command("redo", "cmdno", offline=True, raw=True)
 async def redo(ctx: Context, args: Arguments) -> int:
     shell = ctx.shell
     if not args.words:
@@ -44,7 +44,7 @@ async def redo(ctx: Context, args: Arguments) -> int:
     return await shell.run(words)
 
 
-@command("help", "[cmd]", extra=True, offline=True)
+@command("help", "[cmd]", extra=True, offline=True, raw=True)
 async def show_help(ctx: Context, args: Arguments) -> None:
     if not args.words:
         ctx.out(help_text())
@@ -59,7 +59,7 @@ async def show_help(ctx: Context, args: Arguments) -> None:
     ctx.out("\n".join(lines))
 
 
-@command("connect", "host:port", offline=True)
+@command("connect", "host:port", offline=True, raw=True)
 async def connect(ctx: Context, args: Arguments) -> None:
     await ctx.shell.connect(args.words[0] if args.words else ctx.shell.hosts)
 
@@ -69,7 +69,7 @@ async def close(ctx: Context, args: Arguments) -> None:
     await ctx.zk.close()
 
 
-@command("quit", "", offline=True)
+@command("quit", "", offline=True, raw=True)
 async def leave(ctx: Context, args: Arguments) -> int:
     """The exit status is that of the command before."""
     shell = ctx.shell
@@ -78,6 +78,6 @@ async def leave(ctx: Context, args: Arguments) -> int:
     return shell.status
 
 
-@command("exit", "", offline=True, hidden=True)
+@command("exit", "", offline=True, raw=True, hidden=True)
 async def leave_too(ctx: Context, args: Arguments) -> int:
     return await leave(ctx, args)

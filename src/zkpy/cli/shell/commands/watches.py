@@ -60,7 +60,7 @@ async def removewatches(ctx: Context, args: Arguments) -> None:
     ctx.result([], {"path": path})
 
 
-@command("printwatches", "on|off", offline=True)
+@command("printwatches", "on|off", offline=True, raw=True)
 async def printwatches(ctx: Context, args: Arguments) -> None:
     if args.words:
         ctx.shell.print_watches = args.words[0] == "on"
