@@ -6,12 +6,14 @@ What they agree on is the simulation's matter; here it is that the shell does wh
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import socket
 import struct
 import threading
 import time
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -22,8 +24,9 @@ from tests.support.rawclient import RawClient, four_letter_word, open_session
 
 from zkpy.quorum.members import parse_config_text
 from zkpy.quorum.states import BROADCAST, LEADING
+from zkpy.server.aio import quorum_port
 from zkpy.server.aio.election_port import UNABLE_TO_BIND_QUORUM_PORT, UnableToBind
-from zkpy.server.aio.member import MemberServer
+from zkpy.server.aio.member import MemberRunner, MemberServer
 from zkpy.server.member import Member
 from zkpy.testing.disk import SimulatedDisk
 
@@ -344,3 +347,54 @@ def test_several_members_fit_on_one_loop() -> None:
         await asyncio.gather(*(server.stop() for server in servers))
 
     asyncio.run(all_of_them())
+
+
+def test_out_of_descriptors_a_peer_port_pauses(
+    three: Ensemble, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(quorum_port, "ACCEPT_PAUSE_SECONDS", 0.05)
+    failures = 3
+
+    class Socket(socket.socket):
+        def accept(self) -> Any:
+            nonlocal failures
+            if failures:
+                failures -= 1
+                raise OSError(errno.EMFILE, "Too many open files")
+            return super().accept()
+
+    process = three.running[three.leader]
+    server = process.server
+    assert isinstance(server, MemberServer) and server._runner is not None
+    (listener,) = server._runner.peer_listeners
+    old = listener._sock
+    listener._sock = Socket(old.family, old.type, old.proto, old.detach())
+    follower = next(sid for sid in three.ports if sid != three.leader)
+    three.stop(follower)
+    three.start(follower)
+    three.wait()
+    assert failures == 0
+    assert caplog.text.count("cannot accept a connection: Too many open files") == 3
+
+
+def test_the_snapshot_of_a_replaced_tree_is_over_before_anything_else_is_written() -> None:
+    """Its thread may be about to name a file, which a start would take for the newest."""
+    calls: list[str] = []
+    old = SimpleNamespace(
+        tree=object(), abort=lambda: calls.append("abort"), join=lambda: calls.append("join")
+    )
+    new = SimpleNamespace(tree=object())
+    member = SimpleNamespace(
+        server=SimpleNamespace(serving=True, take_dirty=list),
+        database=SimpleNamespace(tree=new.tree),
+        outbox=[],
+        take_appended=list,
+        take_effects=list,
+    )
+    runner: Any = MemberRunner.__new__(MemberRunner)
+    vars(runner).update(
+        member=member, server=member.server, _snapshots=old, _new_snapshots=lambda: new
+    )
+    runner.flush()
+    assert calls == ["abort", "join"]
+    assert runner._snapshots is new

@@ -107,3 +107,33 @@ def test_an_error_is_told_and_no_more(caplog: pytest.LogCaptureFixture) -> None:
     assert "Error occurred while purging: /data/version-2/snapshot.0: Input/output error" in (
         caplog.text
     )
+
+
+def test_a_purge_that_has_just_been_asked_for_is_waited_for(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever is about to cut the log must not meet it."""
+    begun = threading.Event()
+    original = purge.log.info
+
+    def info(text: str, *args: object) -> None:
+        if text == "Purge task started.":
+            begun.wait(0.1)  # it is a while until the thread touches a file
+        original(text, *args)
+
+    monkeypatch.setattr(purge.log, "info", info)
+    caplog.set_level(logging.INFO)
+    disk = old_data()
+    caplog.clear()
+
+    async def run() -> None:
+        store = FileTxnSnapLog(disk, Settings("/data"))
+        config = config_of(autopurge_purge_interval_hours=1)
+        manager = DatadirCleanupManager(store, config, asyncio.get_running_loop(), disk)
+        manager.join()  # none was asked for
+        manager.start()
+        manager.join()
+        assert caplog.messages[-1] == "Purge task completed."
+        await manager.stop()
+
+    asyncio.run(run())

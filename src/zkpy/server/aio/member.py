@@ -135,7 +135,9 @@ class MemberRunner(Runner):
         # The peers first: their disks work while ours does.
         self._flush_links()
         if self._snapshots.tree is not self.member.database.tree:
+            # What its thread has begun to name would come after what a leader sent, as the newest.
             self._snapshots.abort()
+            self._snapshots.join()
             self._snapshots = self._new_snapshots()
         if appended:
             self._append(appended)

@@ -43,8 +43,9 @@ class DatadirCleanupManager:
         self._interval_seconds = config.autopurge_purge_interval_hours * HOUR_SECONDS
         self._timer: asyncio.TimerHandle | None = None
         self._running: asyncio.Future[None] | None = None
-        # Held while files are removed: nobody else may change them meanwhile.
-        self._removing = threading.Lock()
+        # Set once the last purge is over: nobody else may change files meanwhile.
+        self._ended = threading.Event()
+        self._ended.set()
 
     def start(self) -> None:
         """Purge now, and every few hours from now on."""
@@ -61,16 +62,20 @@ class DatadirCleanupManager:
             time + self._interval_seconds, self._due, time + self._interval_seconds
         )
         if self._running is None:
-            self._running = in_thread(self._loop, "PurgeTask", self._purge)
+            ended = threading.Event()
+            self._running = in_thread(self._loop, "PurgeTask", lambda: self._purge(ended))
             self._running.add_done_callback(self._done)
+            self._ended = ended
 
-    def _purge(self) -> None:
-        from zkpy.persistence.purge import purge  # off by default, and then not loaded
+    def _purge(self, ended: threading.Event) -> None:
+        try:
+            from zkpy.persistence.purge import purge  # off by default, and then not loaded
 
-        log.info("Purge task started.")
-        with self._removing:
+            log.info("Purge task started.")
             purge(self._disk, self._store.snap_directory, self._store.log_directory, self._retain)
-        log.info("Purge task completed.")
+            log.info("Purge task completed.")
+        finally:
+            ended.set()
 
     def _done(self, future: asyncio.Future[None]) -> None:
         self._running = None
@@ -80,8 +85,7 @@ class DatadirCleanupManager:
 
     def join(self) -> None:
         """Return when no purge is under way; the loop is held until then."""
-        with self._removing:
-            pass
+        self._ended.wait()
 
     async def stop(self) -> None:
         """Start no purge any more; returns when none is under way."""

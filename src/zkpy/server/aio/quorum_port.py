@@ -13,7 +13,7 @@ import os
 import socket
 from typing import TYPE_CHECKING, Final
 
-from zkpy.server.aio.client_port import READ, WRITE
+from zkpy.server.aio.client_port import ACCEPT_PAUSE_SECONDS, READ, WRITE
 from zkpy.server.aio.sockets import bound_socket
 from zkpy.server.aio.threads import in_thread
 
@@ -56,7 +56,7 @@ class PeerListener:
         self._accepted = accepted
         self._keep_alive = keep_alive
         assert runner.poller is not None
-        runner.poller.watch(self, sock.fileno(), READ)
+        self._watch(READ)
 
     def close(self) -> None:
         """Accept no more."""
@@ -70,7 +70,13 @@ class PeerListener:
         for _ in range(MAX_ACCEPTS):
             try:
                 sock, peer = self._sock.accept()
-            except OSError:
+            except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+                return
+            except OSError as error:
+                # No descriptors left: it would be reported as ready again and again.
+                log.error("cannot accept a connection: %s", error.strerror)
+                self._watch(0)
+                self._runner.loop.call_later(ACCEPT_PAUSE_SECONDS, self._watch, READ)
                 return
             member = self._runner.member
             link = member.new_link(address_text(peer))
@@ -79,6 +85,10 @@ class PeerListener:
             PeerPort(self._runner, sock, link)
             self._accepted(link)
             self._runner.member_changed()
+
+    def _watch(self, events: int) -> None:
+        if self._sock.fileno() >= 0 and self._runner.poller is not None:
+            self._runner.poller.watch(self, self._sock.fileno(), events)
 
 
 class PeerPort:

@@ -213,7 +213,7 @@ class Runner:
                 continue  # a wake-up to stop brings nothing new
             self._durable_zxid = zxid
             # An epoch begins with counter 1.
-            in_epoch = zxid ^ last_zxid <= COUNTER_MASK
+            in_epoch = 0 <= zxid ^ last_zxid <= COUNTER_MASK
             self._count(zxid - last_zxid if in_epoch else zxid & COUNTER_MASK, sync_ms)
             self._tell_durable(zxid)
 
