@@ -80,9 +80,11 @@ def tree_of(member: Member) -> Tree:
             names = client.recv_reply().value(wire.GET_CHILDREN)
             waiting += [f"{path.rstrip('/')}/{name}" for name in names]
     client.end_session()
-    # When the text of the configuration was put there is each member's own affair.
+    # When the text of the configuration was put there is each member's own affair, and the order
+    # of its lines is that of a Java hash table.
     data, acl, stat = found["/zookeeper/config"]
-    found["/zookeeper/config"] = (data, acl, stat._replace(mtime=0, ctime=0, mzxid=0))
+    text = b"\n".join(sorted((data or b"").split(b"\n")))
+    found["/zookeeper/config"] = (text, acl, stat._replace(mtime=0, ctime=0, mzxid=0))
     return found
 
 
@@ -162,8 +164,8 @@ def append_uncommitted(member: Member, path: str) -> int:
     return zxid
 
 
-# 3.8.0 fails so when a proposal reaches it before NEWLEADER and its COMMIT behind it; it joins again,
-# and logs again what it had logged (ZOOKEEPER-4394).
+# 3.8.0 fails so when a proposal reaches it before NEWLEADER and its COMMIT behind it; it joins
+# again, and logs again what it had logged (ZOOKEEPER-4394).
 OLD_FAULT = 'Cannot read field "hdr" because "pif" is null'
 
 
