@@ -13,6 +13,8 @@ who awaits an answer that shows the change goes on; what they raise is logged.
 from __future__ import annotations
 
 import asyncio
+import os
+import re
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
@@ -21,17 +23,8 @@ from random import Random, SystemRandom
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self, TypeAlias
 
-from zkpy.client.core import (
-    NEVER,
-    REPLY_LIMIT_BYTES,
-    ClientCnxn,
-    Dial,
-    Effect,
-    Notice,
-    Probe,
-    Request,
-    StateChange,
-)
+from zkpy.client.core import NEVER, REPLY_LIMIT_BYTES, ClientCnxn
+from zkpy.client.effects import Delivery, Dial, Effect, Notice, Probe, Request
 from zkpy.client.errors import ConnectionLoss, EventsLost
 from zkpy.client.events import (
     CONNECTED_STATES,
@@ -340,7 +333,7 @@ class ZooKeeper(Operations):
         if deadline_ms < self._timer_ms:
             self._set_timer(deadline_ms)
 
-    def _deliver(self, delivery: Request | Notice | StateChange) -> None:
+    def _deliver(self, delivery: Delivery) -> None:
         if isinstance(delivery, Request):
             future = delivery.owner
             if future is None or future.done():
@@ -413,7 +406,7 @@ class ZooKeeper(Operations):
         try:
             host, port = address
             await self._loop.create_connection(lambda: connection, host, port, ssl=self._ssl)
-        except OSError as error:
+        except (OSError, UnicodeError) as error:
             if self._dialing is asyncio.current_task():
                 self._dialing = None
                 self._core.lost(_describe(error), self._now_ms())
@@ -454,7 +447,7 @@ class ZooKeeper(Operations):
     def _on_lost(self, connection: _Connection, error: Exception | None) -> None:
         if connection is self._connection:
             self._connection = None
-            reason = "closed by the server" if error is None else _describe(error)
+            reason = "" if error is None else _describe(error)
             self._core.lost(reason, self._now_ms())
             self._attend()
 
@@ -491,10 +484,12 @@ class _Connection(asyncio.Protocol):
 
 
 def _describe(error: Exception) -> str:
-    """One line; asyncio's texts repeat the address."""
-    if isinstance(error, ConnectionRefusedError) or "Connect call failed" in str(error):
-        return "connection refused"
-    return getattr(error, "strerror", None) or str(error) or type(error).__name__
+    """One line, without the address, which asyncio puts into some of its texts."""
+    text = str(error)
+    if found := re.search(r"\[Errno (\d+)\]", text):
+        # Of several addresses of a host that all failed, the first speaks for all.
+        return os.strerror(int(found[1]))
+    return re.sub(r"^\[[^\]]*\] | \(_ssl\.c:\d+\)$", "", text) or type(error).__name__
 
 
 class EventStream:

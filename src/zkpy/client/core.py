@@ -19,9 +19,19 @@ import struct
 from collections import deque
 from collections.abc import Sequence
 from random import Random
-from typing import Any, Final, NamedTuple, TypeAlias
+from typing import Final
 
-from zkpy.client.codec import Decoder, nothing
+from zkpy.client.effects import (
+    Delivery,
+    Dial,
+    Effect,
+    HangUp,
+    Notice,
+    Probe,
+    Removal,
+    Request,
+    StateChange,
+)
 from zkpy.client.errors import ConnectionLoss, error_of
 from zkpy.client.events import (
     CONNECTED_STATES,
@@ -34,7 +44,7 @@ from zkpy.client.events import (
 )
 from zkpy.client.hosts import Address, HostProvider, format_address
 from zkpy.client.paths import strip_chroot
-from zkpy.client.watches import REACH, Registration, WatchManager
+from zkpy.client.watches import REACH, WatchManager
 from zkpy.protocol.errors import (
     AuthFailed,
     DecodeError,
@@ -68,90 +78,6 @@ MAX_PING_INTERVAL_MS: Final = 10_000
 MIN_PROBE_INTERVAL_MS: Final = 100
 MAX_PROBE_INTERVAL_MS: Final = 60_000
 NEVER: Final = 1 << 62
-
-
-class Dial(NamedTuple):
-    """Open a connection, then call `connected`; `lost` if that fails."""
-
-    address: Address
-
-
-class HangUp(NamedTuple):
-    """Close the connection, or stop opening it."""
-
-
-class Probe(NamedTuple):
-    """Ask that server "isro" on a connection of its own, then call `probed`."""
-
-    address: Address
-
-
-Effect: TypeAlias = Dial | HangUp | Probe
-
-
-class Request:
-    """One request and what became of it: `error`, or `result` if that is None.
-
-    `owner` is the shell's; `path` goes into errors. A request `cancelled` before it is sent will
-    not be; later, its answer is not looked at and registers no watcher.
-    """
-
-    __slots__ = (
-        "body",
-        "cancelled",
-        "decode",
-        "error",
-        "opcode",
-        "owner",
-        "path",
-        "registration",
-        "removal",
-        "result",
-        "xid",
-    )
-
-    def __init__(
-        self,
-        opcode: int,
-        body: bytes,
-        decode: Decoder = nothing,
-        path: str | None = None,
-        registration: Registration | None = None,
-    ) -> None:
-        self.opcode = opcode
-        self.body = body
-        self.decode = decode
-        self.path = path
-        self.registration = registration
-        self.removal: Removal | None = None
-        self.owner: Any = None
-        self.xid = 0
-        self.cancelled = False
-        self.result: Any = None
-        self.error: KeeperError | None = None
-
-
-class Removal(NamedTuple):
-    """Which watchers to forget when the request is answered; `local`: whatever the answer."""
-
-    path: str
-    type: int
-    watcher: Watcher | None
-    local: bool
-
-
-class Notice(NamedTuple):
-    """An event and who is to hear of it, besides those who hear of everything."""
-
-    event: WatchedEvent
-    watchers: Sequence[Watcher]
-
-
-class StateChange(NamedTuple):
-    state: str
-
-
-Delivery: TypeAlias = Request | Notice | StateChange
 
 
 class ClientCnxn:
@@ -274,7 +200,6 @@ class ClientCnxn:
 
     def _dial(self, now_ms: int) -> None:
         self.address, self.rw_server = self.rw_server or self.hosts.next(), None
-        self.frames = FrameSplitter(self.reply_limit)
         self.retry_ms = NEVER
         self.connect_deadline_ms = now_ms + self._connect_timeout_ms()
         self.dialing = True
@@ -290,7 +215,10 @@ class ClientCnxn:
         self.output.append(frame(request + (b"\1" if self.read_only else b"\0")))
 
     def lost(self, reason: str, now_ms: int) -> None:
-        """The connection has been closed by the other side or could not be opened."""
+        """The connection was closed by the other side (no `reason`) or could not be opened."""
+        if not reason:
+            # What a server does that cannot serve yet, or speaks only TLS.
+            reason = "closed without an answer" if self.dialing else "closed by the server"
         if self.address is not None and not self.ended:
             self._drop(reason, now_ms)
 
@@ -302,6 +230,7 @@ class ClientCnxn:
         self.output.clear()
         self.dialing = False
         self.address = None
+        self.frames = FrameSplitter(self.reply_limit)
         self.connect_deadline_ms = self.next_probe_ms = NEVER
         self._fail(self.pending)
         self._fail(self.pending_auth)
@@ -310,20 +239,23 @@ class ClientCnxn:
         elif self.is_connected:
             self.failures = 0
             self._change_state(States.CONNECTING)
-            spread = 0 if self.rw_server else self.rng.randrange(RECONNECT_SPREAD_MS)
-            self.retry_ms = now_ms + spread
+            if self.rw_server is not None:
+                self._dial(now_ms)
+            else:
+                self.retry_ms = now_ms + self.rng.randrange(RECONNECT_SPREAD_MS)
         else:
             self._try_next(now_ms)
 
     def _try_next(self, now_ms: int) -> None:
         self.failures += 1
-        self.retry_ms = now_ms
-        if self.failures % len(self.hosts) == 0:
-            delay = min(ROUND_DELAY_MS, self.timeout_ms // 4)
-            self.retry_ms += int(delay * (0.5 + self.rng.random()))
-            self._fail(self.waiting)
-            if self.closing is not None:
-                self._end(States.CLOSED)
+        if self.failures % len(self.hosts) != 0:
+            self._dial(now_ms)
+            return
+        delay = min(ROUND_DELAY_MS, self.timeout_ms // 4)
+        self.retry_ms = now_ms + int(delay * (0.5 + self.rng.random()))
+        self._fail(self.waiting)
+        if self.closing is not None:
+            self._end(States.CLOSED)
 
     def _fail(self, requests: deque[Request]) -> None:
         """Answer them all with what this state means for them."""
@@ -344,14 +276,15 @@ class ClientCnxn:
     def received(self, data: bytes, now_ms: int) -> None:
         """Bytes of the connection; whatever is wrong with them, it is over then."""
         self.last_heard_ms = now_ms
+        frames = self.frames
         try:
-            for payload in self.frames.feed(data):
+            for payload in frames.feed(data):
                 if self.dialing:
                     self._on_connect_response(payload, now_ms)
                 else:
                     self._on_frame(payload)
-                if self.address is None or self.ended:
-                    return
+                if self.frames is not frames or self.ended:
+                    return  # what follows is of a connection that is over
         except (ProtocolError, struct.error) as error:
             what = f"not a ZooKeeper server ({error})" if self.dialing else str(error)
             self._drop(what, now_ms)

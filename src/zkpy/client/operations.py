@@ -12,7 +12,8 @@ from typing import Any, Final, Self, TypeAlias
 
 from zkpy.client import codec
 from zkpy.client.codec import ClientInfo, Decoder, Stat
-from zkpy.client.core import ClientCnxn, Removal, Request
+from zkpy.client.core import ClientCnxn
+from zkpy.client.effects import Removal, Request
 from zkpy.client.events import WatchedEvent, Watcher
 from zkpy.client.ops import (
     Check,
@@ -106,8 +107,10 @@ class Operations:
         return created
 
     async def _create(self, op: Create, decode: Decoder, stat: bool = True) -> Any:
-        validate_path(op.path, op.mode in SEQUENTIAL_MODES)
-        opcode, body = encode_create(op, prepend_chroot(self.chroot, op.path), stat)
+        is_sequential = op.mode in SEQUENTIAL_MODES
+        validate_path(op.path, is_sequential)
+        path = prepend_chroot(self.chroot, op.path, is_sequential)
+        opcode, body = encode_create(op, path, stat)
         created = await self._call(opcode, body, decode, op.path)
         if not self.chroot:
             return created

@@ -102,8 +102,9 @@ def encode_multi(ops: Iterable[Op | ReadOp], chroot: str) -> bytes:
     """The body of a multi or multiRead. Raises ValueError on a path that names no node."""
     out = []
     for op in ops:
-        validate_path(op.path, isinstance(op, Create) and op.mode in SEQUENTIAL_MODES)
-        opcode, body = encode_op(op, prepend_chroot(chroot, op.path))
+        is_sequential = isinstance(op, Create) and op.mode in SEQUENTIAL_MODES
+        validate_path(op.path, is_sequential)
+        opcode, body = encode_op(op, prepend_chroot(chroot, op.path, is_sequential))
         out.append(_HEADER.pack(opcode, False, -1))
         out.append(body)
     out.append(_END)

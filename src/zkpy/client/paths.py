@@ -46,11 +46,11 @@ def _fault(path: str) -> str:
     raise AssertionError(f"nothing wrong with {path!r}")
 
 
-def prepend_chroot(chroot: str, path: str) -> str:
-    """The path as the server knows it."""
-    if not chroot:
-        return path
-    return chroot if path == "/" else chroot + path
+def prepend_chroot(chroot: str, path: str, is_sequential: bool = False) -> str:
+    """The path as the server knows it. A sequential "/" stays below the chroot."""
+    if path == "/" and chroot and not is_sequential:
+        return chroot
+    return chroot + path
 
 
 def strip_chroot(chroot: str, path: str) -> str:
