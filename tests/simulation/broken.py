@@ -5,22 +5,43 @@ Each takes a pytest.MonkeyPatch; the incident it brings back is named where ther
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from itertools import takewhile
 from typing import Any
 
 import pytest
 
-from zkpy.persistence.epochs import Epochs
+from zkpy.persistence.epochs import EpochFiles, Epochs
+from zkpy.persistence.errors import DiskWriteError, EpochError
+from zkpy.persistence.snapshot import FileSnap
+from zkpy.persistence.store import FileTxnSnapLog
+from zkpy.persistence.txnlog import FileTxnLog
+from zkpy.protocol.errors import DecodeError
 from zkpy.protocol.packets import (
     ACK,
+    DIFF,
+    NEWLEADER,
     REVALIDATE,
+    Notification,
     decode_revalidation,
     encode_packet,
     encode_revalidated,
 )
+from zkpy.quorum import election as election_module
+from zkpy.quorum import leader as leader_module
+from zkpy.quorum.catch_up import Plan
+from zkpy.quorum.cnx_manager import QuorumCnxManager
+from zkpy.quorum.committed_log import CommittedLog
+from zkpy.quorum.election import FastLeaderElection, supporters
 from zkpy.quorum.follower import Follower
-from zkpy.quorum.leader import Leader
-from zkpy.quorum.learner import Learner
+from zkpy.quorum.leader import HANDLERS, Leader
+from zkpy.quorum.learner import STEPS, Learner
+from zkpy.quorum.learner_handler import BROADCAST as BROADCAST_PHASE
+from zkpy.quorum.learner_handler import SYNC as SYNC_PHASE
+from zkpy.quorum.learner_handler import LearnerHandler
+from zkpy.quorum.view import View
 from zkpy.quorum.vote import Vote
+from zkpy.server import database as database_module
 from zkpy.server.database import ZKDatabase
 from zkpy.server.leader_server import LeaderZooKeeperServer
 from zkpy.server.learner_server import LearnerZooKeeperServer
@@ -49,13 +70,14 @@ def new_leader_acked_before_the_log(patch: Patch) -> None:
 
 def epoch_before_the_log(patch: Patch) -> None:
     """ZOOKEEPER-4643: currentEpoch is written before the txns it began with."""
-    original = Learner._on_new_leader
+    key = next(key for key, method in STEPS.items() if method is Learner._on_new_leader)
+    original = STEPS[key]
 
     def on_new_leader(self: Any, zxid: int, data: bytes | None) -> None:
         self.database.write_current_epoch(self.new_epoch)
         original(self, zxid, data)
 
-    patch.setattr(Learner, "_on_new_leader", on_new_leader)
+    patch.setitem(STEPS, key, on_new_leader)
 
 
 def trunc_only_in_memory(patch: Patch) -> None:
@@ -145,7 +167,8 @@ def current_epoch_only_in_memory(patch: Patch) -> None:
 
 def follower_ahead_is_followed(patch: Patch) -> None:
     """A leader does not mind that a follower has more than it."""
-    original = Leader._on_ack_epoch
+    key = next(key for key, method in HANDLERS.items() if method is Leader._on_ack_epoch)
+    original = HANDLERS[key]
 
     def on_ack_epoch(self: Any, handler: Any, packet: Any, now_ms: int) -> None:
         summary, self._summary = self._summary, (1 << 40, 1 << 62)
@@ -154,7 +177,7 @@ def follower_ahead_is_followed(patch: Patch) -> None:
         finally:
             self._summary = summary
 
-    patch.setattr(Leader, "_on_ack_epoch", on_ack_epoch)
+    patch.setitem(HANDLERS, key, on_ack_epoch)
 
 
 def votes_for_the_shorter_log(patch: Patch) -> None:
@@ -205,3 +228,211 @@ BROKEN = (
     votes_for_the_shorter_log, sessions_of_everybody, dead_sessions_revalidated, touches_lost,
     syncs_answered_at_once,
 )  # fmt: skip
+
+
+# ---------------------------------------------------------------------- for single scenarios
+
+
+def new_leader_ack_of_another_zxid_is_the_last(patch: Patch) -> None:
+    """ZOOKEEPER-4685: an ACK of a txn is taken for a bad ACK of NEWLEADER, and that is it."""
+    original = HANDLERS[SYNC_PHASE, ACK]
+
+    def on_ack(self: Any, handler: Any, packet: Any, now_ms: int) -> None:
+        if packet[1] != self.new_epoch << 32:
+            handler.phase = BROADCAST_PHASE
+        else:
+            original(self, handler, packet, now_ms)
+
+    patch.setitem(HANDLERS, (SYNC_PHASE, ACK), on_ack)
+
+
+def proposals_before_new_leader_forgotten(patch: Patch) -> None:
+    """ZOOKEEPER-4394: a COMMIT behind NEWLEADER finds no proposal."""
+    key = next(key for key, method in STEPS.items() if method is Learner._on_new_leader)
+    original = STEPS[key]
+
+    def on_new_leader(self: Any, zxid: int, data: bytes | None) -> None:
+        original(self, zxid, data)
+        self._uncommitted.clear()
+
+    patch.setitem(STEPS, key, on_new_leader)
+
+
+def diff_not_in_the_committed_log(patch: Patch) -> None:
+    """ZOOKEEPER-4925: what came by DIFF is not passed on by DIFF, and a hole is not noticed."""
+    original = ZKDatabase.apply
+
+    def apply(self: Any, zxid: int, txn: bytes, *args: Any) -> Any:
+        proposals = list(self.committed_log.proposals)
+        result = original(self, zxid, txn, *args)
+        self.committed_log.proposals.clear()
+        self.committed_log.proposals.extend(proposals)
+        return result
+
+    def add(self: Any, zxid: int, txn: bytes) -> None:
+        self.proposals.append((zxid, txn))
+
+    patch.setattr(ZKDatabase, "apply", apply)
+    patch.setattr(CommittedLog, "add", add)
+
+
+def log_kept_at_a_snap(patch: Patch) -> None:
+    """ZOOKEEPER-2846: the log from before a SNAP stays, and has a hole."""
+
+    def replace(self: Any, tree: Any) -> None:
+        self.log.close()
+        self.save(tree)
+        self.log.last_zxid = self.log.durable_zxid = tree.last_processed_zxid
+
+    def readable(records: Any, until: int, *_: Any) -> Iterator[tuple[int, bytes]]:
+        return takewhile(lambda proposal: proposal[0] <= until, records)
+
+    patch.setattr(FileTxnSnapLog, "replace", replace)
+    patch.setattr(database_module, "_readable", readable)
+
+
+def failed_syncs_ignored(patch: Patch) -> None:
+    """ZOOKEEPER-4882: what could not be written counts as written."""
+    original = FileTxnLog.commit
+
+    def commit(self: Any) -> float:
+        try:
+            return original(self)
+        except DiskWriteError:
+            self._failed = False
+            self.durable_zxid = self.last_zxid
+            return 0.0
+
+    patch.setattr(FileTxnLog, "commit", commit)
+
+
+def forwarding_begins_late(patch: Patch) -> None:
+    """ZOOKEEPER-3104: what is proposed while a snapshot is sent is not sent behind it."""
+    original = LearnerHandler.send
+
+    def send(self: Any, data: bytes) -> None:
+        if self._slices is None or data[:4] == NEWLEADER.to_bytes(4, "big"):
+            original(self, data)
+
+    patch.setattr(LearnerHandler, "send", send)
+
+
+def newer_snapshots_survive_a_trunc(patch: Patch) -> None:
+    """ZOOKEEPER-1549: a snapshot with what a TRUNC takes back is used at the next start."""
+    patch.setattr(FileSnap, "remove_newer", lambda self, kept: None)
+
+
+def trunc_left_out(patch: Patch) -> None:
+    """ZOOKEEPER-1154: an extra txn of an old epoch is overlooked; DIFF instead of TRUNC."""
+
+    def plan(database: Any, peer_zxid: int, **_: Any) -> Plan:
+        proposals = [p for p in database.committed_log.proposals if p[0] > peer_zxid]
+        return Plan(DIFF, database.last_zxid, proposals, database.last_zxid)
+
+    patch.setattr(leader_module, "plan_catch_up", plan)
+
+
+def epochs_not_repaired(patch: Patch) -> None:
+    """ZOOKEEPER-1653: a start is refused between a snapshot and its epoch."""
+
+    def load(self: Any, last_zxid: int) -> Epochs:
+        current = self._read_or_create("currentEpoch", 0)
+        accepted = self._read_or_create("acceptedEpoch", 0)
+        if last_zxid >> 32 > current:
+            raise EpochError(f"current epoch {current} is older than {last_zxid:#x}")
+        return Epochs(accepted, current)
+
+    patch.setattr(EpochFiles, "load", load)
+
+
+def leader_taken_at_its_followers_word(patch: Patch) -> None:
+    """checkLeader: votes for a leader are enough, whether it lives or not."""
+
+    def is_joinable(self: Any, votes: Any, vote: Any) -> bool:
+        verifier = self.view.committed_verifier
+        return bool(verifier.contains_quorum(supporters(votes, vote)))
+
+    patch.setattr(FastLeaderElection, "_is_joinable", is_joinable)
+
+
+def votes_of_followers_must_agree_in_all(patch: Patch) -> None:
+    """ZOOKEEPER-1732: votes for an established leader are compared with zxid and round."""
+
+    def all_equal(votes: Any, vote: Any) -> frozenset[int]:
+        wanted = (vote.leader, vote.zxid, vote.election_epoch, vote.peer_epoch)
+        return frozenset(
+            sid
+            for sid, other in votes.items()
+            if (other.leader, other.zxid, other.election_epoch, other.peer_epoch) == wanted
+        )
+
+    patch.setattr(election_module, "supporters", all_equal)
+
+
+def bad_notifications_raise(patch: Patch) -> None:
+    """ZOOKEEPER-3769: what cannot be decoded ends the election."""
+    original = Notification.decode.__func__  # type: ignore[attr-defined]
+
+    def decode(cls: Any, payload: bytes) -> Any:
+        try:
+            return original(cls, payload)
+        except DecodeError as error:
+            raise AssertionError("malformed") from error
+
+    patch.setattr(Notification, "decode", classmethod(decode))
+
+
+def dials_one_after_the_other(patch: Patch) -> None:
+    """ZOOKEEPER-3756: who cannot be reached keeps us from dialling the others."""
+    original = QuorumCnxManager._dial
+
+    def dial(self: Any, peer: Any, addresses: Any) -> None:
+        busy = [other for other in self._peers.values() if other is not peer and other.dials]
+        if not busy:
+            original(self, peer, addresses)
+
+    patch.setattr(QuorumCnxManager, "_dial", dial)
+
+
+def observers_take_part(patch: Patch) -> None:
+    """ZOOKEEPER-1807: elections are everybody's business."""
+
+    def voters(self: Any) -> frozenset[int]:
+        return frozenset(self.committed.servers)
+
+    patch.setattr(View, "voters", voters)
+
+
+def replies_not_followed_by_what_waits(patch: Patch) -> None:
+    """ZOOKEEPER-4537: a wake-up is lost, and requests behind a write wait for ever."""
+    patch.setattr(LearnerZooKeeperServer, "answer_deferred", lambda self, cnxn: None)
+
+
+def uncommitted_logged_again(patch: Patch) -> None:
+    """ZOOKEEPER-4712: what a role has not committed is logged once more when it ends."""
+    original = Member._leave
+
+    def leave(self: Any, reason: str) -> None:
+        outstanding = list(getattr(self.zab, "outstanding", ()))
+        original(self, reason)
+        self._left_over += outstanding
+
+    patch.setattr(Member, "_leave", leave)
+
+
+def unreadable_proposals_passed_over(patch: Patch) -> None:
+    """ZOOKEEPER-2355: a follower skips what it could not read, and follows on."""
+    original = Learner._fail
+
+    def fail(self: Any, reason: str, exit_code: int | None = None) -> None:
+        if reason != "unreadable":
+            original(self, reason, exit_code)
+
+    patch.setattr(Learner, "_fail", fail)
+    patch.setattr(Follower, "_odd_commit", lambda self, zxid: None)
+    patch.setattr(Learner, "check_proposal", lambda self, zxid, data: data)
+
+
+def counter_runs_over(patch: Patch) -> None:
+    """ZOOKEEPER-1277: the counter of a zxid runs over into its epoch."""
+    patch.setattr(leader_module, "COUNTER_MASK", 1 << 62)

@@ -12,6 +12,7 @@ import traceback
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 
+from tests.simulation.scenario import show_log_lines
 from tests.simulation.standalone import simulate as simulate_standalone
 
 from zkpy.testing.simulation import Simulation, simulate
@@ -47,15 +48,8 @@ def failures(names: list[str], seeds: list[int]) -> list[tuple[str, int, str]]:
 
 def trace(seed: int) -> int:
     """Run one seed of an ensemble, and print what happens, log lines of the members included."""
-
-    class Lines(logging.Handler):
-        def emit(self, record: logging.LogRecord) -> None:
-            simulation.cluster.trace(simulation.cluster.running or "?", record.getMessage())
-
     simulation = Simulation(seed, tracer=print)
-    root = logging.getLogger("zkpy")
-    root.addHandler(Lines())
-    root.setLevel(logging.INFO)
+    show_log_lines(simulation.cluster)
     try:
         simulation.run()
     except Exception:

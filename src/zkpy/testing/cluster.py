@@ -92,6 +92,8 @@ class Cluster:
         self.running: Host | None = None
         # Called with a host whose process has ended by itself.
         self.on_death: Callable[[Host], None] = lambda host: None
+        # Called with a host that has received a snapshot, and has it in memory only.
+        self.on_snap: Callable[[Host], None] = lambda host: None
         self.preallocate_bytes = preallocate_bytes
         self.committed_log_count = committed_log_count
         self.auth = ProviderRegistry(

@@ -16,8 +16,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Final
 
-# Of a request whose session has moved to another member.
-SESSION_MOVED: Final = -118
+# What came late, after its session had moved to another member, or had ended.
+REFUSED: Final = (-118, -112)
 COUNTER_MASK: Final = 0xFFFFFFFF
 
 
@@ -73,6 +73,8 @@ class History:
 
     def __init__(self) -> None:
         self.order: list[int] = []
+        # What the first txn has to follow; a test may have it follow anything.
+        self.base = 0
         self.txns: dict[int, bytes] = {}
         self.headers: dict[int, t.TxnHeader] = {}
         self.records: dict[int, Record] = {}
@@ -96,7 +98,7 @@ class History:
 
     @property
     def last_zxid(self) -> int:
-        return self.order[-1] if self.order else 0
+        return max(self.order[-1], self.base) if self.order else self.base
 
     def propose(self, zxid: int, txn: bytes) -> None:
         """Somebody logs this txn: whoever does must log the same."""
@@ -139,7 +141,7 @@ class History:
                 zxid,
             )
             self.requests[request] = zxid
-            if not (isinstance(record, t.ErrorTxn) and record.err == SESSION_MOVED):
+            if not (isinstance(record, t.ErrorTxn) and record.err in REFUSED):
                 last_cxid = self.last_cxids.get(header.client_id, 0)
                 require(
                     header.cxid > last_cxid,
@@ -282,7 +284,7 @@ class History:
 
     def contains(self, zxid: int) -> bool:
         """Whether a member may show the state at `zxid`: a txn, or the beginning of an epoch."""
-        return zxid in self.txns or zxid & COUNTER_MASK == 0
+        return zxid in self.txns or zxid & COUNTER_MASK == 0 or zxid == self.base
 
     def position(self, zxid: int) -> int:
         """How many txns the state at `zxid` has: the beginning of an epoch brings none."""

@@ -53,6 +53,8 @@ TIMER_US: Final = 500
 LEAST_SYNC_US: Final = 100
 MOST_SYNC_US: Final = 3000
 SLICE_US: Final = 1500
+# How often it is looked whether a stream has taken what was queued.
+RETRY_US: Final = 20_000
 EPOCH_MS: Final = 1_764_000_000_000
 
 
@@ -114,6 +116,7 @@ class SimulatedDatabase(ZKDatabase):
     def install_snapshot(self, receiver: Any, zxid: int) -> None:
         super().install_snapshot(receiver, zxid)
         self.host.cluster.count("SNAP")
+        self.host.cluster.on_snap(self.host)
 
     def save_snapshot(self) -> None:
         super().save_snapshot()
@@ -421,12 +424,19 @@ class Host:
                 if link.closed:
                     socket.end.close()
                     link.transport = None
-                else:
-                    link.unsent = 0
-                    self.later(0, self._drained, link)
+                elif self.member.has_more(link):
+                    link.unsent = socket.end.in_flight_bytes
+                    self.later(socket.end.in_flight_us, self._drained, link)
 
     def _drained(self, link: Link) -> None:
-        if not link.closed and not link.out:
+        socket = link.transport
+        if link.closed or link.out or socket is None:
+            return
+        assert isinstance(socket, PeerSocket)
+        link.unsent = socket.end.in_flight_bytes
+        if link.unsent:
+            self.later(RETRY_US, self._drained, link)
+        else:
             self.member.drained(link)
 
     def _flush_clients(self) -> None:

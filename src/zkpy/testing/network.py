@@ -80,6 +80,12 @@ class End:
         """What was sent and has not arrived."""
         return sum(len(data) for _, data in self._queue if data is not None)
 
+    @property
+    def in_flight_us(self) -> int:
+        """When the last of it arrives, from now on."""
+        now_us = self._network.scheduler.now_us
+        return max(0, self._queue[-1][0] - now_us) if self._queue else 0
+
     def send(self, data: bytes) -> None:
         """Send `data`; dropped if this side is closed."""
         if self.closed or not data:
