@@ -1,8 +1,8 @@
 """A person at a terminal: prompt, line editing, completion, and events above the line being typed.
 
 readline waits for keys in the main thread. What other threads have to say meanwhile is handed to
-that thread with a signal: its handler clears the line, writes, and has readline draw the line anew
-as after a change of the window's size, with the cursor where it was.
+that thread with a signal: its handler clears the line, writes, and has readline draw the line anew,
+with the cursor where it was.
 """
 
 from __future__ import annotations
@@ -116,20 +116,18 @@ class Terminal:
         """In the main thread: write what is waiting, above the line being typed."""
         if not self.waiting:
             return
-        rows = self._rows_below() if self.prompting else 0
+        rows = self._rows_above() if self.prompting else 0
         if self.prompting:
             write_all(1, (f"\x1b[{rows}A" if rows else "").encode() + b"\r\x1b[J")
         while self.waiting:
             write_all(*self.waiting.popleft())
         if self.prompting:
-            # Where readline believes the cursor to be.
-            write_all(1, b"\n" * rows)
-            signal.raise_signal(signal.SIGWINCH)
+            redraw(self.prompt)
 
-    def _rows_below(self) -> int:
-        """How many rows the line takes besides its first."""
+    def _rows_above(self) -> int:
+        """In which row of the line the cursor is, counted from 0."""
         columns = shutil.get_terminal_size().columns or 80
-        return width(self.prompt + readline.get_line_buffer()) // columns
+        return width(self.prompt + before_cursor()) // columns
 
     # Completion
 
@@ -158,6 +156,40 @@ class Terminal:
                 return sorted_names((await session.get_children(path))[0])
         except (OperationError, TimeoutError, ValueError):
             return []
+
+
+def library() -> Any:
+    """GNU readline itself, or what stands for it: Python's module has no names for all it can do.
+
+    Raises OSError; TypeError where the module is built in, and has no file.
+    """
+    import ctypes
+
+    return ctypes.PyDLL(readline.__file__)
+
+
+def before_cursor() -> str:
+    """The part of the line that stands before the cursor; all of it where that isn't known."""
+    import ctypes
+
+    line = readline.get_line_buffer()
+    try:
+        point = ctypes.c_int.in_dll(library(), "rl_point").value
+    except (OSError, TypeError, ValueError):
+        return line
+    return line.encode(errors="surrogateescape")[:point].decode(errors="replace")
+
+
+def redraw(prompt: str) -> None:
+    """Have the line drawn anew, from the start of an empty row.
+
+    A SIGWINCH would do that before readline 8.2, which looks first whether the size has changed.
+    Where the function can't be had, the cursor is left at the end, which is where it mostly is.
+    """
+    try:
+        library().rl_forced_update_display()
+    except (OSError, TypeError, AttributeError):
+        write_all(1, (prompt + readline.get_line_buffer()).encode(errors="surrogateescape"))
 
 
 def width(text: str) -> int:
