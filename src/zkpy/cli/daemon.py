@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Final
 
 from zkpy.cli.pid_file import PidFile, holder_of, is_alive
 from zkpy.cli.server_files import missing_directory, output_path, pid_path, read_entries
-from zkpy.persistence.store import LOCK
 from zkpy.protocol.config_error import ConfigException
 from zkpy.server.aio.ready import READY_FD
 
@@ -80,6 +79,8 @@ class Daemon:
 
     def _holder_of_data(self) -> int | None:
         """A server which was started without us, or whose pid file is lost."""
+        from zkpy.persistence.store import LOCK  # with much behind it, which stop does not need
+
         return holder_of(f"{self.entries.get('dataDir', '')}/version-2/{LOCK}")
 
     def _launch(self, pid_file: PidFile) -> int:
