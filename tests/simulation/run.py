@@ -12,14 +12,27 @@ import traceback
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 
+from tests.simulation.reconfiguring import ReconfigSimulation
 from tests.simulation.scenario import show_log_lines
 from tests.simulation.standalone import simulate as simulate_standalone
 
 from zkpy.testing.simulation import Simulation, simulate
 
+
+def simulate_reconfig(seed: int) -> None:
+    """An ensemble whose members change all the time."""
+    ReconfigSimulation(seed).run()
+
+
 SIMULATIONS: dict[str, Callable[[int], object]] = {
     "standalone": simulate_standalone,
     "ensemble": simulate,
+    "reconfig": simulate_reconfig,
+}
+# Of which kinds `--trace` can show what happens.
+TRACEABLE: dict[str, Callable[..., Simulation]] = {
+    "ensemble": Simulation,
+    "reconfig": ReconfigSimulation,
 }
 PROGRESS_S = 10.0
 SEEDS_PER_TASK = 5
@@ -46,9 +59,9 @@ def failures(names: list[str], seeds: list[int]) -> list[tuple[str, int, str]]:
     return found
 
 
-def trace(seed: int) -> int:
+def trace(name: str, seed: int) -> int:
     """Run one seed of an ensemble, and print what happens, log lines of the members included."""
-    simulation = Simulation(seed, tracer=print)
+    simulation = TRACEABLE[name](seed, tracer=print)
     show_log_lines(simulation.cluster)
     try:
         simulation.run()
@@ -94,7 +107,7 @@ def main(arguments: list[str] | None = None) -> int:
     )
     options = parser.parse_args(arguments)
     if options.trace is not None:
-        return trace(options.trace)
+        return trace(options.only or "ensemble", options.trace)
     first = int.from_bytes(os.urandom(5), "big") if options.first is None else options.first
     seeds = itertools.count(first) if options.seeds is None else range(first, first + options.seeds)
     names = [options.only] if options.only else list(SIMULATIONS)
@@ -106,8 +119,9 @@ def main(arguments: list[str] | None = None) -> int:
             print(failure)
             test = f"tests/simulation/test_{name}.py"
             print(f"seed {seed} fails: ZKPY_SEED={seed} scripts/test {test}", flush=True)
-            if name == "ensemble":
-                print(f"what happens in it: scripts/simulate --trace {seed}", flush=True)
+            if name in TRACEABLE:
+                command = f"scripts/simulate --only {name} --trace {seed}"
+                print(f"what happens in it: {command}", flush=True)
             if not options.keep_going:
                 return 1
         done += SEEDS_PER_TASK

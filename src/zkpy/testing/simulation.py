@@ -56,6 +56,9 @@ def random_shape(rng: Random, servers: int) -> Shape:
 class Simulation:
     """One seed. `servers` in all; `tracer` is told what happens."""
 
+    # How long clients wait between requests, at most.
+    think_us = 400_000
+
     def __init__(
         self,
         seed: int,
