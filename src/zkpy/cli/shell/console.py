@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+
+_CONTROLS: Final = {
+    **{code: f"^{chr(code ^ 0x40)}" for code in (*range(0x20), 0x7F) if chr(code) not in "\t\n"},
+    **{code: f"\\x{code:x}" for code in range(0x80, 0xA0)},
+}
 
 
 class Console:
@@ -21,11 +27,11 @@ class Console:
 
     def out(self, text: str) -> None:
         """A line, or several, for stdout."""
-        self.write(1, text + "\n")
+        self.write(1, visible(1, text) + "\n")
 
     def err(self, text: str) -> None:
         """A line, or several, for stderr."""
-        self.write(2, text + "\n")
+        self.write(2, visible(2, text) + "\n")
 
     def write(self, descriptor: int, text: str) -> None:
         """Write all of `text`. A reader that went away ends the program, as it does in a shell."""
@@ -35,6 +41,11 @@ class Console:
             self.interrupt(descriptor, data)
         else:
             write_all(descriptor, data)
+
+
+def visible(descriptor: int, text: str) -> str:
+    """`text`; on a terminal with ^X for a control character: data must not drive the terminal."""
+    return text.translate(_CONTROLS) if not text.isprintable() and os.isatty(descriptor) else text
 
 
 def write_all(descriptor: int, data: bytes) -> None:

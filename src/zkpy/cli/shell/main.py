@@ -45,7 +45,7 @@ def _main(arguments: list[str], console: Console) -> int:
         return 0
     for word in options.unknown:
         console.err(f"Unknown option: {word}")
-    if not options.json:
+    if not options.quiet:
         console.out(f"Connecting to {options.hosts}")
     options.timeout_ms()  # complains before anything happens
     if options.verbose or os.environ.get("ZKPY_LOG"):

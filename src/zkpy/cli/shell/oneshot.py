@@ -17,8 +17,7 @@ def run_command(shell: Shell, options: Options) -> int:
 
 async def one_shot(shell: Shell, options: Options) -> int:
     """Connect, run the command, leave."""
-    # Scripts that read JSON have no use for the event of the connection.
-    shell.print_connection = not options.json
+    shell.print_connection = not options.quiet
     try:
         # The command waits for the connection, or until all servers have refused.
         await shell.connect(shell.hosts)

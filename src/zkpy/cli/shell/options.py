@@ -65,6 +65,11 @@ class Options:
         self.words: list[str] = []
         self.unknown: list[str] = []  # options that nobody knows; they are passed over
 
+    @property
+    def quiet(self) -> bool:
+        """Whether stdout is for data alone: no banner, and no events of the connection."""
+        return self.json or (self.words[:1] == ["export"] and "-" in self.words)
+
     def timeout_ms(self) -> int:
         """Raises CliError."""
         return number(self.timeout)

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from zkpy.cli.shell.table import CliError, OperationError
@@ -168,6 +169,15 @@ class Session:
 
     async def add_watch(self, path: str, mode: int) -> None:
         await self._ask(path, self.zk.add_watch(path, None, mode))
+
+    @asynccontextmanager
+    async def follow(self, path: str) -> AsyncIterator[AsyncIterator[WatchedEvent]]:
+        """Events of `path` and what is below, for the length of the block."""
+        try:
+            async with self.zk.watch(path) as events:
+                yield events
+        except KeeperError as error:
+            raise operation_error(error, path) from None
 
     async def remove_watches(self, path: str, kind: int, local: bool) -> None:
         await self._ask(path, self.zk.remove_watches(path, None, kind, local=local))

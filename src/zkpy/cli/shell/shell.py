@@ -56,8 +56,6 @@ class Shell:
         self.count = 0
         self.status = 0  # of the last command
         self.finished = False
-        # `watch` takes the events it has asked for: these are not printed a second time.
-        self.takers: list[Callable[[WatchedEvent], bool]] = []
 
     # The session
 
@@ -81,9 +79,7 @@ class Shell:
 
     def on_event(self, event: WatchedEvent) -> None:
         """Print an event, of a node or of the connection."""
-        if any(take(event) for take in self.takers) or not self.print_watches:
-            return
-        if event.path is None and not self.print_connection:
+        if not self.print_watches or (event.path is None and not self.print_connection):
             return
         if self.json:
             self._context(True).out_json(event_json(event))

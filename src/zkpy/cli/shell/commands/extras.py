@@ -1,3 +1,0 @@
-"""What ZooKeeper's shell has not."""
-
-from __future__ import annotations
