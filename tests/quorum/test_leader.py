@@ -87,6 +87,7 @@ class LeaderHost:
     def __init__(self, voters: int = 3, my_id: int = 1, **options: Any) -> None:
         observers = options.pop("observers", ())
         reconfig = options.pop("reconfig_enabled", False)
+        least_epoch = options.pop("least_epoch", 0)
         self.now_ms = 0
         self.database: Any = options.pop("database", None) or FakeDatabase()
         self.view = View(my_id, members(voters, observers), None, reconfig)
@@ -101,7 +102,14 @@ class LeaderHost:
             **options,
         )
         self.leader = Leader(
-            my_id, self.view, self.database, settings, self.outbox, self.effects, self.now_ms
+            my_id,
+            self.view,
+            self.database,
+            settings,
+            self.outbox,
+            self.effects,
+            self.now_ms,
+            least_epoch,
         )
         self.logged: list[tuple[int, bytes]] = []
         self.leader.lead(self.now_ms)
@@ -191,6 +199,25 @@ def test_the_epoch_is_above_all_that_a_quorum_has_accepted() -> None:
     assert first.take() == []
     second.register(accepted_epoch=3)
     assert first.take() == second.take() == [("LEADERINFO", 8 << 32)]
+
+
+def test_a_voter_that_has_accepted_a_later_epoch_needs_another_term() -> None:
+    host = LeaderHost()
+    host.established(2)
+    host.learner(3).register(accepted_epoch=7)
+    assert host.leader.failed is not None and host.leader.needed_epoch == 8
+    again = LeaderHost(least_epoch=8)
+    again.established(2)
+    assert again.leader.new_epoch == 8
+
+
+def test_who_has_no_vote_ends_no_term_with_its_epoch() -> None:
+    host = LeaderHost(observers=(4,))
+    host.established(2)
+    host.learner(4).register(accepted_epoch=7, type=p.OBSERVERINFO)
+    host.learner(9).register(accepted_epoch=7)
+    assert host.leader.failed is None
+    assert host.learners[9].take() == [("LEADERINFO", 1 << 32)]
 
 
 def test_observers_and_strangers_make_no_quorum() -> None:
@@ -358,7 +385,7 @@ def test_a_learner_that_comes_late_gets_what_is_committed_then_what_is_proposed(
     new_leader = ("NEWLEADER", 1 << 32)
     assert late.take() == [
         ("LEADERINFO", 1 << 32), ("DIFF", first), ("PROPOSAL", first), ("COMMIT", first),
-        ("PROPOSAL", second), new_leader,
+        new_leader, ("PROPOSAL", second),
     ]  # fmt: skip
     (third,) = host.propose()
     follower.ack(third)
@@ -418,8 +445,8 @@ def test_what_commits_while_a_snapshot_is_sent_comes_before_new_leader() -> None
     late.raw = b""
     data = encode_packet(p.ACKEPOCH, 0, struct.pack(">i", 0))
     late.handler.received(late.link, data, host.now_ms)
-    (zxid,) = host.propose()
-    host.leader.durable(zxid)
+    zxid, pending = host.propose(2)
+    host.leader.durable(pending)
     follower.ack(zxid)
     assert host.leader.committed_zxid == zxid
     late.reader.raw = True  # the raw stream is not cut into packets here
@@ -430,9 +457,11 @@ def test_what_commits_while_a_snapshot_is_sent_comes_before_new_leader() -> None
     assert late.raw.startswith(snapshot)
     rest = PacketReader().feed(late.raw[len(snapshot) :])
     assert [(packet[0], packet[1]) for packet in rest] == [
-        (p.PROPOSAL, zxid), (p.COMMIT, zxid), (p.NEWLEADER, 1 << 32),
+        (p.PROPOSAL, zxid), (p.COMMIT, zxid), (p.NEWLEADER, 1 << 32), (p.PROPOSAL, pending),
     ]  # fmt: skip
     late.ack_new_leader()
+    follower.ack(pending)
+    late.ack(pending)
     for _ in range(4 * SYNC_LIMIT):
         for learner in (follower, late):
             learner.send(p.PING, 0, b"")
@@ -575,7 +604,7 @@ def test_who_reads_nothing_is_dropped_and_nobody_else_misses_anything(
 ) -> None:
     monkeypatch.setattr(learner_handler, "MAX_QUEUED_BYTES", 1000)
     host = LeaderHost(5)
-    host.established(2, 4)
+    followers = host.established(2, 4)
     stuck = host.learner(3)
     stuck.register()
     if in_snapshot:
@@ -591,10 +620,14 @@ def test_who_reads_nothing_is_dropped_and_nobody_else_misses_anything(
     proposed: list[int] = []
     while not stuck.link.closed:
         proposed += host.propose(5)
+        host.leader.durable(proposed[-1])
+        for follower in followers:
+            follower.ack(proposed[-1])
         host.collect()
         assert len(proposed) < 100
-    told = [zxid for name, zxid in late.take() if name == "PROPOSAL"]
-    assert told == proposed
+    packets = late.take()
+    for name in ("PROPOSAL", "COMMIT"):
+        assert [zxid for told, zxid in packets if told == name] == proposed
 
 
 def test_a_newer_connection_of_the_same_id_replaces_the_older() -> None:

@@ -128,6 +128,7 @@ class Leader:
     `phase` is DISCOVERY, SYNCHRONIZATION, then BROADCAST; `failed` is why the term is over.
     `reconfigured`: committed configurations, (members, designated leader, zxid), to be activated;
     nothing else commits until `reconfig_activated`.
+    `least_epoch`: the new epoch is not below that.
     """
 
     def __init__(
@@ -139,6 +140,7 @@ class Leader:
         outbox: list[Link],
         effects: list[Effect],
         now_ms: int,
+        least_epoch: int = 0,
     ) -> None:
         self.my_id = my_id
         self.view = view
@@ -154,8 +156,10 @@ class Leader:
         self._half_ticks = 0
         self._next_tick_ms = now_ms + settings.tick_time_ms // 2
         # Discovery
-        self._epoch = database.accepted_epoch + 1
+        self._epoch = max(database.accepted_epoch + 1, least_epoch)
         self.new_epoch: int | None = None
+        # What the next term has to begin with, for a voter that could not follow in this one.
+        self.needed_epoch = 0
         self._epoch_reports: set[int] = set()
         self._epoch_acks: set[int] = set()
         self._epoch_acked = False
@@ -274,6 +278,14 @@ class Leader:
                 f"{info.config_version:x})",
             )
             return
+        accepted_epoch = epoch_of(zxid)
+        if self.new_epoch is not None and accepted_epoch > self.new_epoch:
+            if info.server_id in self.view.verifiers()[0].voters:
+                # It was promised to a leader that nobody else followed, and can be ours only in a
+                # later epoch. (The reference goes on without it, for as long as it leads.)
+                self.needed_epoch = accepted_epoch + 1
+                self.fail(f"server {info.server_id} has accepted epoch {accepted_epoch:x} already")
+                return
         old = self.handler_of(info.server_id)
         handler.sid = info.server_id
         handler.is_observer = type == OBSERVERINFO
@@ -287,7 +299,7 @@ class Leader:
             handler.sid,
             server.spec() if server is not None else "not in the configuration",
         )
-        self._report_epoch(handler.sid, epoch_of(zxid))
+        self._report_epoch(handler.sid, accepted_epoch)
         if self.new_epoch is not None and handler.phase == phases.EPOCH:
             self._send_leader_info(handler)
 

@@ -59,6 +59,10 @@ log = logging.getLogger(__name__)
 
 # Read-only service begins so long after the last role ended. Source: QuorumPeer.run.
 MIN_READ_ONLY_DELAY_MS: Final = 2000
+# After so many roles in a row that ended before they began, the next election waits: at first 10
+# ms, then twice as long each time.
+FUTILE_ROLES: Final = 4
+MAX_FUTILE_DELAY_MS: Final = 500
 NEVER: Final = 1 << 62
 UNEXPECTED_ERROR: Final = 1
 
@@ -118,6 +122,10 @@ class Member:
         self._unlogged = False
         self._zxid_before_role = database.last_zxid
         self._led = False
+        # A leader must not begin with an epoch below that.
+        self._least_epoch = 0
+        # How often in a row a leader that we had reached would not have us.
+        self._futile_roles = 0
         self._saved_proposal: Members = self.view.last_proposed
         self._client_address: tuple[str, int] | None = None
         if config.client_port is not None:
@@ -266,7 +274,7 @@ class Member:
         now_ms = self.now_ms
         if now_ms >= self._look_at_ms:
             self._look_at_ms = NEVER
-            self._elect()
+            self._look()
         self.cnx_manager.tick(now_ms)
         if self.state == LOOKING and self._draining is None and self._look_at_ms == NEVER:
             self.election.tick(now_ms)
@@ -428,6 +436,7 @@ class Member:
             self.outbox,
             self._effects,
             self.now_ms,
+            self._least_epoch,
         )
 
     def _new_learner(self, state: int) -> Learner:
@@ -603,6 +612,11 @@ class Member:
             self._unlogged = True
         self._led = isinstance(zab, Leader)
         self._reload = not isinstance(zab, Leader) and zab.database_dirty
+        if isinstance(zab, Leader):
+            self._least_epoch = max(self._least_epoch, zab.needed_epoch)
+            self._futile_roles = 0
+        elif zab.link is not None:
+            self._futile_roles = 0 if zab.phase == BROADCAST else self._futile_roles + 1
         self._replace_server(self._idle_server())
         self.state = LOOKING
         self.election.stop()
@@ -650,10 +664,16 @@ class Member:
             self._looking_since_ms = self.now_ms
             self._begin_role(designated, state)
             return
+        delay_ms = 0
+        if self._futile_roles >= FUTILE_ROLES:
+            # It may go on like that: dozens of elections a second would help nobody.
+            doublings = min(self._futile_roles - FUTILE_ROLES, 16)
+            delay_ms = min(10 << doublings, MAX_FUTILE_DELAY_MS)
         was_observer = self.view.my_role == OBSERVER
         if was_observer and self.config.observer_election_delay_ms > 0:
             # Not all observers at once upon the voters, when a leader is lost.
-            delay_ms = self._rng.randrange(self.config.observer_election_delay_ms)
+            delay_ms += self._rng.randrange(self.config.observer_election_delay_ms)
+        if delay_ms:
             self._look_at_ms = self.now_ms + delay_ms
             self.state = LOOKING
         else:
