@@ -9,9 +9,7 @@ from __future__ import annotations
 
 from collections import deque
 
-from zkpy.datatree.serialize import serialize_tree
 from zkpy.persistence.errors import DiskError, PersistenceError
-from zkpy.persistence.purge import purge
 from zkpy.persistence.store import FileTxnSnapLog
 from zkpy.quorum.effects import (
     ClosePeerPort,
@@ -23,22 +21,21 @@ from zkpy.quorum.effects import (
 )
 from zkpy.quorum.leader import Leader
 from zkpy.quorum.states import BROADCAST
-from zkpy.server.database import ZKDatabase
 from zkpy.server.leader_server import LeaderZooKeeperServer
 from zkpy.server.learner_server import LearnerZooKeeperServer
 from zkpy.server.member import Member
 from zkpy.testing import disk as faults
 from zkpy.testing.disk import SimulatedDisk
 from zkpy.testing.history import Violation
+from zkpy.testing.sockets import ClientSocket, PeerSocket
+from zkpy.testing.storage import LogThread, SimulatedDatabase, Snapshots
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
     from random import Random
     from typing import Any, Final
 
-    from zkpy.datatree.tree import DataTree
-    from zkpy.persistence.snapshot import SnapshotWriter
     from zkpy.quorum.effects import Effect
     from zkpy.quorum.link import Link
     from zkpy.server.cnxn import ServerCnxn
@@ -52,7 +49,6 @@ TURN_US: Final = 60
 TIMER_US: Final = 500
 LEAST_SYNC_US: Final = 100
 MOST_SYNC_US: Final = 3000
-SLICE_US: Final = 1500
 # How often it is looked whether a stream has taken what was queued.
 RETRY_US: Final = 20_000
 EPOCH_MS: Final = 1_764_000_000_000
@@ -60,124 +56,6 @@ EPOCH_MS: Final = 1_764_000_000_000
 
 class PowerCut(Exception):
     """The power fails in the midst of an operation of the disk."""
-
-
-class PeerSocket:
-    """A connection to another member: an End of the network, a Link of the core."""
-
-    __slots__ = ("end", "host", "life", "link")
-
-    def __init__(self, host: Host, end: End, link: Link) -> None:
-        self.host = host
-        self.life = host.life
-        self.end = end
-        self.link = link
-        link.transport = self
-        end.socket = self
-
-    def received(self, _end: End, data: bytes) -> None:
-        self.host.event(self.life, self.host.peer_received, self.link, data)
-
-    def lost(self, _end: End, reason: str) -> None:
-        self.host.event(self.life, self.host.peer_lost, self.link, reason)
-
-
-class ClientSocket:
-    """A connection of a client; `cnxn` once the process has accepted it."""
-
-    __slots__ = ("cnxn", "end", "host", "life")
-
-    def __init__(self, host: Host, end: End) -> None:
-        self.host = host
-        self.life = host.life
-        self.end = end
-        self.cnxn: ServerCnxn | None = None
-        end.socket = self
-
-    def received(self, _end: End, data: bytes) -> None:
-        self.host.event(self.life, self.host.client_received, self, data)
-
-    def lost(self, _end: End, _reason: str) -> None:
-        self.host.event(self.life, self.host.client_lost, self)
-
-
-class SimulatedDatabase(ZKDatabase):
-    """Tells the host what is on its disk, so that commits can be checked."""
-
-    host: Host
-
-    def truncate(self, zxid: int) -> bool:
-        done = super().truncate(zxid)
-        if done:
-            self.host.durable_zxid = zxid
-            self.host.cluster.count("TRUNC")
-        return done
-
-    def install_snapshot(self, receiver: Any, zxid: int) -> None:
-        super().install_snapshot(receiver, zxid)
-        self.host.cluster.count("SNAP")
-        self.host.cluster.on_snap(self.host)
-
-    def save_snapshot(self) -> None:
-        super().save_snapshot()
-        self.host.durable_zxid = max(self.last_zxid, self.host.durable_zxid)
-
-    def load(self) -> Any:
-        loaded = super().load()
-        self.host.durable_zxid = loaded.last_zxid
-        return loaded
-
-
-class Snapshots:
-    """Takes a snapshot of one tree now and then, a slice at a time."""
-
-    def __init__(self, host: Host, tree: DataTree) -> None:
-        self.host = host
-        self.tree = tree
-        self.writer: SnapshotWriter | None = None
-        self.slices: Iterator[bytes] = iter(())
-        self._reset()
-
-    def _reset(self) -> None:
-        half = self.host.config.snap_count // 2
-        self._left = half + self.host.rng.randrange(max(1, half))
-
-    def appended(self, txns: int) -> bool:
-        """Count what was logged; whether the log is to be rolled."""
-        self._left -= txns
-        if self._left >= 0:
-            return False
-        self._reset()
-        if self.writer is None:
-            self.writer = self.host.store.snap.writer(self.tree)
-            self.slices = serialize_tree(self.tree)
-            self._later()
-        return True
-
-    def _later(self) -> None:
-        self.host.later(self.host.rng.randrange(SLICE_US), self._slice, self.writer)
-
-    def _slice(self, writer: SnapshotWriter) -> None:
-        host = self.host
-        if writer is not self.writer:
-            return
-        for _ in range(host.rng.randint(1, 4)):
-            data = next(self.slices, None)
-            if data is None:
-                host.store.snap.finish(writer, self.tree)
-                writer.commit()
-                self.writer = None
-                host.cluster.count("snapshot")
-                purge(host.disk, host.store.snap_directory, host.store.log_directory, 3)
-                return
-            writer.feed(data)
-        self._later()
-
-    def abort(self) -> None:
-        """Give up what is under way."""
-        writer, self.writer = self.writer, None
-        if writer is not None:
-            writer.abort()
 
 
 class Host:
@@ -226,10 +104,6 @@ class Host:
         self._backlog.clear()
         self._turn_due = False
         self._timer_ms = 1 << 62
-        self._committing = False
-        self._more_to_commit = False
-        self._synced: deque[int] = deque()
-        self._reported_zxid = -1
         self._leads: Leader | None = None
         self._committed_zxid = -1
         self._shown_zxid = -1
@@ -255,8 +129,8 @@ class Host:
             rng=self.rng,
             config_files=self.cluster.config_files(self),
         )
-        database.quiesce = self._quiesce
-        self._reported_zxid = database.last_zxid
+        self.log_thread = LogThread(self)
+        database.quiesce = self.log_thread.quiesce
         self.snapshots = Snapshots(self, database.tree)
         self._listen_for_elections()
         self._client_address = self.cluster.client_address(self.sid)
@@ -399,7 +273,7 @@ class Host:
                 self.store.log.append(zxid, txn)
             if self.snapshots.appended(len(appended)):
                 self.store.log.roll()
-            self._wake_log_thread()
+            self.log_thread.wake()
         self._flush_clients()
         for effect in member.take_effects():
             self._perform(effect)
@@ -465,10 +339,10 @@ class Host:
         elif isinstance(effect, OpenPeerPort):
             for address in effect.addresses:
                 if not network.listen(address, self._learner_connects):
-                    self.later(0, self._peer_port_failed)
+                    self.later(0, self.member.peer_port_failed, "Address already in use")
                     return
             self._peer_addresses = effect.addresses
-            self.later(0, self._peer_port_open)
+            self.later(0, self.member.peer_port_open)
         elif isinstance(effect, ClosePeerPort):
             for address in self._peer_addresses:
                 network.listen_no_more(address)
@@ -509,40 +383,22 @@ class Host:
                 return
             link = self.member.new_link(f"{dial.address[0]}:{dial.address[1]}")
             PeerSocket(self, end, link)
-            self.event(life, self._dialled, dial, link)
+            self.event(life, self.member.dialled, dial, link)
 
         def failed(reason: str) -> None:
-            self.event(life, self._dial_failed, dial, reason)
+            self.event(life, self.member.dial_failed, dial, reason)
 
         self.cluster.network.connect(self.name, dial.address, dial.timeout_ms, connected, failed)
-
-    def _dialled(self, dial: Dial, link: Link) -> None:
-        self.member.dialled(dial, link)
-
-    def _dial_failed(self, dial: Dial, reason: str) -> None:
-        self.member.dial_failed(dial, reason)
-
-    def _peer_port_open(self) -> None:
-        self.member.peer_port_open()
-
-    def _peer_port_failed(self) -> None:
-        self.member.peer_port_failed("Address already in use")
 
     def _elector_connects(self, end: End) -> None:
         link = self.member.new_link(f"{end.peer_address[0]}:{end.peer_address[1]}")
         PeerSocket(self, end, link)
-        self.event(self.life, self._election_accepted, link)
-
-    def _election_accepted(self, link: Link) -> None:
-        self.member.election_accepted(link)
+        self.event(self.life, self.member.election_accepted, link)
 
     def _learner_connects(self, end: End) -> None:
         link = self.member.new_link(f"{end.peer_address[0]}:{end.peer_address[1]}")
         PeerSocket(self, end, link)
-        self.event(self.life, self._learner_accepted, link)
-
-    def _learner_accepted(self, link: Link) -> None:
-        self.member.learner_accepted(link)
+        self.event(self.life, self.member.learner_accepted, link)
 
     def peer_received(self, link: Link, data: bytes) -> None:
         """Bytes from another member."""
@@ -581,56 +437,11 @@ class Host:
         if cnxn is not None and not cnxn.closed:
             cnxn.server.close(cnxn)
 
-    # ------------------------------------------------------------------ the log thread
-
-    def _sync_duration_us(self) -> int:
-        least, most = self.sync_us
-        return self.rng.randrange(least, most)
-
-    def _wake_log_thread(self) -> None:
-        if self._committing:
-            self._more_to_commit = True
-            return
-        self._committing = True
-        # What came to be durable, and when we hear of it: a crash may come between.
-        duration_us = self._sync_duration_us()
-        first_us = self.rng.randrange(duration_us)
-        self.later(first_us, self._commit_log, duration_us - first_us)
-
-    def _commit_log(self, rest_us: int) -> None:
-        log = self.store.log
-        self._more_to_commit = False
-        log.commit()
-        self.durable_zxid = max(log.durable_zxid, self.durable_zxid)
-        self._synced.append(log.durable_zxid)
-        self.later(rest_us, self._commit_over)
-
-    def _commit_over(self) -> None:
-        self._committing = False
-        self._take_synced()
-        if self._more_to_commit:
-            self._wake_log_thread()
-
-    def _take_synced(self) -> None:
-        while self._synced:
-            zxid = self._synced.popleft()
-            if zxid == self._reported_zxid:
-                continue
-            self._reported_zxid = zxid
-            self.member.durable(zxid)
-
-    def _quiesce(self) -> None:
-        """The core is about to cut log or snapshots."""
-        self.snapshots.abort()
-        log = self.store.log
-        log.commit()
-        self._more_to_commit = False
-        self.durable_zxid = max(log.durable_zxid, self.durable_zxid)
-        # As in server/aio/member.py: what is not reported yet was of the time before.
-        self._synced.clear()
-        self._reported_zxid = -1
-
     # ------------------------------------------------------------------ timers
+
+    def is_durable(self, zxid: int) -> None:
+        """The disk certainly has everything up to `zxid`."""
+        self.durable_zxid = max(self.durable_zxid, zxid)
 
     def _set_timer(self) -> None:
         due_ms = self.member.next_timer_ms()
