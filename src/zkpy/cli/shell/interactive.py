@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import sys
 import threading
+from concurrent.futures import wait
 from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 
 if TYPE_CHECKING:
@@ -33,16 +34,32 @@ class LoopThread:
         return self
 
     def __exit__(self, *_exc: object) -> None:
+        self.call(self._cancel_rest())
         self.loop.call_soon_threadsafe(self.loop.stop)
         self.thread.join()
 
+    async def _cancel_rest(self) -> None:
+        tasks = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
     def call(self, work: Coroutine[Any, Any, T]) -> T:
-        """Ctrl-C ends the work, and what it raised then is of no interest any more."""
-        future = asyncio.run_coroutine_threadsafe(work, self.loop)
+        """Ctrl-C ends the work; a second one does not wait for what it still has to do."""
+        task: asyncio.Task[T] | None = None
+
+        async def run() -> T:
+            nonlocal task
+            task = asyncio.current_task()
+            return await work
+
+        future = asyncio.run_coroutine_threadsafe(run(), self.loop)
         try:
             return future.result()
         except KeyboardInterrupt:
-            future.cancel()
+            if task is not None:
+                self.loop.call_soon_threadsafe(task.cancel)
+                wait([future])
             raise
 
 
