@@ -13,7 +13,7 @@ A block of a Markdown file that is to be run names its terminal:
 A line that begins with a prompt is typed into that terminal once the prompt is there; the lines
 below it must then be seen, these and no others, until the next prompt. `^C` alone is that key. A
 block without a prompt says what comes to that terminal by itself. `…` stands for any text, alone on
-a line for any lines. What differs from one run to the next (dates, zxids, sessions) is not
+a line for any lines. What differs from one run to the next (dates, sessions, pids) is not
 compared; blanks before events aren't either, nor whether an event comes before or after the output
 of the command that causes it.
 """
@@ -31,10 +31,11 @@ BLOCK = re.compile(r"^```console (?P<name>[^\n]+)\n(?P<text>.*?)^```$", re.MULTI
 PROMPT = re.compile(r"(?P<prompt>\$|\[zk: [^\]]*\])(?: (?P<typed>.*))?$")
 KEY = re.compile(r"\^([A-Z\\])$")
 ANY = "…"
+# The shell tells of its jobs, at the next prompt or later.
+NOTICE = re.compile(r"\[\d+\][+-]? +(Stopped|Killed) ")
 VOLATILE = [
-    (r"zxid: \d+", "zxid: N"),
     (r"\b(ctime|mtime) = \w{3} \w{3} .*", r"\1 = DATE"),
-    (r"\b([cmp]Zxid|ephemeralOwner) = 0x0*[1-9a-f][0-9a-f]*", r"\1 = 0xN"),
+    (r"\bephemeralOwner = 0x[1-9a-f][0-9a-f]*", "ephemeralOwner = 0xN"),
     (r"\b(leader|follower) \(pid \d+\)", "MODE (pid N)"),
     (r"\btask-[0-9a-f]{8}-\d{10}", "TASK"),
 ]
@@ -76,7 +77,7 @@ class Output(NamedTuple):
 
 
 def split_events(lines: list[str]) -> Output:
-    """Watch events apart from all else; prompts at which nothing was typed are left out."""
+    """Watch events apart from all else; without the shell's notices and prompts at which nothing was typed."""
     rest: list[str] = []
     events: list[str] = []
     lines = list(lines)
@@ -89,7 +90,7 @@ def split_events(lines: list[str]) -> Output:
                 events.append(lines.pop(0).rstrip())
             if rest and not rest[-1]:
                 rest.pop()
-        elif not is_bare_prompt(line):
+        elif not is_bare_prompt(line) and not NOTICE.match(line):
             rest.append(line)
     return Output(rest, events)
 
