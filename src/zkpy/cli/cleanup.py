@@ -95,10 +95,8 @@ def configured(config_dir: str | None, name: str | None) -> tuple[str, str]:
     return log_dir, data_dir
 
 
-def count_of(text: str | None) -> int:
+def count_of(text: str) -> int:
     """How many snapshots to keep. Raises UsageError."""
-    if text is None:
-        raise UsageError("")
     try:
         count = int(text)
     except ValueError:
@@ -142,6 +140,8 @@ def _main(words: list[str]) -> int:
         return EXIT_OK
     try:
         arguments = Arguments(words)
+        if arguments.count is None:
+            raise UsageError("")
         # In the order in which PurgeTxnLog looks.
         log_dir, snap_dir = directories(arguments)
         count = count_of(arguments.count)

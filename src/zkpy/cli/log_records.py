@@ -127,8 +127,11 @@ class LogFile:
         self.disk = disk
         self._max_record_bytes = max_record_bytes
         header = disk.read(path, 0, HEADER_BYTES)
-        # Raises for what is no log.
-        next(FileReader(disk, path, max_record_bytes, False).records(len(header)), None)
+        try:
+            next(FileReader(disk, path, max_record_bytes, False).records(), None)
+        except CorruptFile as error:
+            if (error.offset or 0) < HEADER_BYTES:
+                raise
         self.magic, self.version, self.dbid = _HEADER.unpack(header)
 
     def entries(self) -> Iterator[Entry]:
@@ -244,6 +247,11 @@ class Sequence:
     def is_next(self, zxid: int) -> bool:
         """Whether `zxid` is the one behind the last."""
         return self.previous is not None and zxid == self.previous + 1
+
+    def damaged(self, zxid: int) -> None:
+        """There is a damaged record that may be `zxid`'s: if it fits, that one is not missing."""
+        if self.is_next(zxid):
+            self.previous = zxid
 
     def problem(self, zxid: int) -> str:
         """What is wrong about `zxid` coming next; "" if nothing is.

@@ -104,6 +104,7 @@ def _judge(entry: Entry, sequence: Sequence, fix_checksums: bool) -> tuple[str, 
         return entry.problem, True
     unreadable = decode(entry.txn).problem
     if unreadable or (entry.kind == CHECKSUM and not fix_checksums):
+        sequence.damaged(zxid)
         return entry.problem or unreadable, True
     previous = sequence.previous
     disorder = sequence.problem(zxid)

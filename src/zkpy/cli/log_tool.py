@@ -311,8 +311,8 @@ def verify(log: LogFile, sequence: Sequence) -> int:
             last = zxid
             first = last if first is None else first
             reason = decode(entry.txn).problem or sequence.problem(last)
-        elif zxid is not None and sequence.is_next(zxid):
-            sequence.problem(zxid)  # damaged, but there
+        elif zxid is not None:
+            sequence.damaged(zxid)
         if reason:
             problems.append((entry.offset, reason))
     log.disk.progress.clear()
@@ -336,7 +336,7 @@ def parser() -> argparse.ArgumentParser:
     """The commands; TxnLogToolkit's form is not among them."""
     import argparse
 
-    top = argparse.ArgumentParser("zkpy-log", usage=USAGE, description=DESCRIPTION)
+    top = argparse.ArgumentParser("zkpy-log", description=DESCRIPTION)
     commands = top.add_subparsers(required=True)
     files = "a log, or a directory: all logs in it"
 

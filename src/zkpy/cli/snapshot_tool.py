@@ -216,7 +216,7 @@ def parser() -> argparse.ArgumentParser:
     """The commands; SnapshotFormatter's and SnapshotComparer's forms are not among them."""
     import argparse
 
-    top = argparse.ArgumentParser("zkpy-snapshot", usage=USAGE, description=DESCRIPTION)
+    top = argparse.ArgumentParser("zkpy-snapshot", description=DESCRIPTION)
     commands = top.add_subparsers(required=True)
 
     found = commands.add_parser("summary", help="znodes, sizes, sessions, zxids, digest")
@@ -292,7 +292,10 @@ def _main(arguments: list[str]) -> int:
         from zkpy.cli.snapshot_compare import comparer
 
         return comparer(arguments[1:])
-    if first in ("summary", "dump", "sizes", "compare", "-h", "--help"):
+    if first in ("-h", "--help"):
+        print(f"{USAGE}\n\n{DESCRIPTION}")
+        return EXIT_OK
+    if first in ("summary", "dump", "sizes", "compare"):
         options = parser().parse_args(arguments)
         command: Any = options.command
         return int(command(options))
