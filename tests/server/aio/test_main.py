@@ -87,6 +87,20 @@ def test_nothing_is_left_of_a_server_that_was_stopped(tmp_path: Path) -> None:
     assert not [name for name in os.listdir(tmp_path / "version-2") if "tmp" in name]
 
 
+def test_a_life_without_a_write_ends_cleanly(tmp_path: Path) -> None:
+    async def run() -> None:
+        server = Server(config_of(data_dir=str(tmp_path)))
+        await server.start()
+        await asyncio.to_thread(create_and_close, ("127.0.0.1", server.port), "/x")
+        await server.stop()
+        # On data from before, which the log thread has not written.
+        await server.start()
+        await server.stop()
+        await server.wait()
+
+    asyncio.run(run())
+
+
 def test_two_servers_on_one_loop(tmp_path: Path) -> None:
     async def run() -> None:
         servers = [Server(config_of(data_dir=str(tmp_path / name))) for name in "ab"]

@@ -209,8 +209,8 @@ class Runner:
         while self._synced:
             zxid, sync_ms = self._synced.popleft()
             last_zxid = self._durable_zxid
-            if zxid == last_zxid or self.stopped.done():
-                continue  # a wake-up to stop brings nothing new
+            if zxid in (last_zxid, -1) or self.stopped.done():
+                continue  # a wake-up to stop brings nothing new, or nothing at all (-1)
             self._durable_zxid = zxid
             # An epoch begins with counter 1.
             in_epoch = 0 <= zxid ^ last_zxid <= COUNTER_MASK
