@@ -33,14 +33,14 @@ def test_a_line(capsys: Captured) -> None:
     assert re.fullmatch(
         r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} \[myid:3\] - WARN  "
         r"\[main:zkpy\.server\.aio\.main@\d+\] - session 0xff\n",
-        capsys.readouterr().err,
+        capsys.readouterr().out,
     )
 
 
 def test_one_record_is_one_line(capsys: Captured) -> None:
     logs.configure(None)
     logging.getLogger("x").info("from a client: %s", "a\nb\x1b[31m\u00e9")
-    text = capsys.readouterr().err
+    text = capsys.readouterr().out
     assert text.endswith("from a client: a\\nb\\x1b[31mé\n")
     assert " [myid:] - INFO  [" in text
     assert text.count("\n") == 1
@@ -52,7 +52,7 @@ def test_an_exception_follows(capsys: Captured) -> None:
         raise ZeroDivisionError("what?")
     except ZeroDivisionError:
         logging.getLogger("x").exception("it broke")
-    assert "it broke\nTraceback (most recent call last):" in capsys.readouterr().err
+    assert "it broke\nTraceback (most recent call last):" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Log lines in the shape operators know: time, level, module, message; to stderr.
+"""Log lines in the shape operators know: time, level, module, message; to stdout.
 
 `2026-11-22 12:59:34,212 [myid:1] - INFO  [main:zkpy.server.aio.main@177] - binding to port ...`
 Source: logback.xml of ZooKeeper 3.9.
@@ -32,11 +32,11 @@ class LineFormatter(logging.Formatter):
 
 
 def configure(my_id: int | None) -> None:
-    """Log to stderr at the level of ZOO_LOG_LEVEL (default INFO)."""
+    """Log to stdout at the level of ZOO_LOG_LEVEL (default INFO)."""
     threading.current_thread().name = "main"
     # WARN as in the reference's lines, so that searches for it go on finding it.
     logging.addLevelName(logging.WARNING, "WARN")
-    handler = logging.StreamHandler(sys.stderr)
+    handler = logging.StreamHandler(sys.stdout)
     handler.setFormatter(LineFormatter(my_id))
     root = logging.getLogger()
     root.handlers[:] = [handler]
