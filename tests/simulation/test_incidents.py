@@ -30,6 +30,7 @@ from zkpy.protocol.zoodefs import OpCode
 from zkpy.quorum.follower import Follower
 from zkpy.quorum.leader import Leader
 from zkpy.quorum.learner import Learner
+from zkpy.quorum.learner_handler import LearnerHandler
 from zkpy.quorum.states import LOOKING
 from zkpy.quorum.vote import Vote
 from zkpy.testing import disk as disk_faults
@@ -188,8 +189,10 @@ def test_5_zookeeper_4394() -> None:
         s.slow_disk(s.b, 1000)
         s.write_unseen(client, "/unseen")
         s.run(0.1)
-        s.start(s.a)
-        s.until(lambda: s.a.has_role, limit_s=0.5)
+        with pytest.MonkeyPatch.context() as patch:
+            proposals_before_new_leader(patch)
+            s.start(s.a)
+            s.until(lambda: s.a.has_role, limit_s=0.5)
         role = s.a.member.zab
         s.until(lambda: s.history.now("/unseen") is not None)
         s.settle()
@@ -197,6 +200,22 @@ def test_5_zookeeper_4394() -> None:
         s.finish()
 
     holds(scenario, broken.proposals_before_new_leader_forgotten)
+
+
+def proposals_before_new_leader(patch: Patch) -> None:
+    """Let a leader send what is not committed ahead of NEWLEADER, as Apache's does."""
+    queue, forward = Leader._queue_new_leader, Leader._start_forwarding
+
+    def start_forwarding(self: Leader, handler: LearnerHandler) -> None:
+        if handler not in self._followers:
+            forward(self, handler)
+
+    def queue_new_leader(self: Leader, handler: LearnerHandler) -> None:
+        start_forwarding(self, handler)
+        queue(self, handler)
+
+    patch.setattr(Leader, "_start_forwarding", start_forwarding)
+    patch.setattr(Leader, "_queue_new_leader", queue_new_leader)
 
 
 def test_6_zookeeper_4925() -> None:
