@@ -163,7 +163,8 @@ class Daemon:
 def _open_output(path: str) -> int:
     """Open the output file, emptied; its folder is made. Raises OSError."""
     os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
-    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
+    # Appending: servers that share a folder would write over each other's lines.
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND | os.O_CLOEXEC
     if os.geteuid() == 0:
         flags |= os.O_NOFOLLOW
     return os.open(path, flags, 0o666)

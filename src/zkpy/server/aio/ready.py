@@ -16,7 +16,9 @@ def tell_ready() -> None:
     descriptor = os.environ.pop(READY_FD, "")
     if descriptor.isdecimal():
         try:
-            os.write(int(descriptor), b"\n")
-            os.close(int(descriptor))
+            try:
+                os.write(int(descriptor), b"\n")
+            finally:
+                os.close(int(descriptor))
         except OSError:
             pass  # who started us has not waited so long; we are a good server all the same
