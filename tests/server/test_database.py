@@ -31,6 +31,7 @@ from zkpy.datatree.apply import apply_bytes
 from zkpy.datatree.serialize import serialize_stream
 from zkpy.datatree.tree import DataTree
 from zkpy.persistence.errors import CorruptFile, DiskWriteError, PersistenceError
+from zkpy.persistence.purge import purge
 from zkpy.persistence.snapshot import FileSnap
 from zkpy.persistence.store import FileTxnSnapLog, Settings
 from zkpy.protocol.errors import DecodeError
@@ -794,6 +795,34 @@ def test_a_log_from_before_a_leaders_snapshot_is_not_handed_on() -> None:
 
     crash_everywhere(build, check)
     assert interrupted
+
+
+@pytest.mark.parametrize("base", [0, TEN[4], E2])
+@pytest.mark.parametrize("restart", [False, True])
+def test_what_was_purged_is_not_left_out_of_what_is_handed_on(base: int, restart: bool) -> None:
+    """Seed 5000042: the log began with a later epoch, and what came before that was purged."""
+    disk = SimulatedDisk()
+    leader = database_on(disk, window=1)
+    if base:
+        promise(leader, base)
+        receive_snapshot(leader, serialize_stream(state_after(TEN[:5])), base)
+        leader.save_snapshot()
+    ours = [base + 1, base + 2] if base else TEN
+    write(leader, ours)
+    if restart:
+        leader = restarted(disk, window=1)
+    leader.store.log.roll()
+    theirs = list(range(E3 + 1, E3 + 6))
+    write(leader, theirs[:1])
+    for zxid in theirs[1:]:
+        leader.save_snapshot()
+        write(leader, [zxid])
+    assert zxids_of(plan_for(leader, base)) == [*ours, *theirs]
+    purge(disk, DIRECTORY, DIRECTORY, 3)
+    assert next(leader.store.log.read(0))[0].zxid == theirs[0]
+    for peer in (base, E2):
+        assert plan_for(leader, peer).kind == SNAP
+    assert zxids_of(plan_for(leader, theirs[0])) == theirs[1:]
 
 
 def test_behind_the_newest_snapshot_within_an_epoch() -> None:

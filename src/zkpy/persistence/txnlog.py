@@ -67,6 +67,7 @@ class FileTxnLog:
     hand-over between the two needs no lock.
 
     `last_zxid`: of the last txn appended, or found on disk. `durable_zxid`: of the last committed.
+    `first_written_zxid`: of the first written since it was set to -1.
     After an error of `commit` or `prepare_ahead` nothing more can be done with this object: what is
     on the disk is unknown until the files are read again.
     """
@@ -86,6 +87,7 @@ class FileTxnLog:
         self.force_sync = force_sync
         self.last_zxid = -1
         self.durable_zxid = -1
+        self.first_written_zxid = -1
         self._disk = disk
         self._preallocate_bytes = preallocate_bytes
         self._size_limit_bytes = size_limit_bytes
@@ -213,7 +215,10 @@ class FileTxnLog:
         reference would refuse to start (ZOOKEEPER-2332).
         """
         disk = self._disk
-        name = f"log.{_zxid_of(pieces[1]):x}"
+        first_zxid = _zxid_of(pieces[1])
+        if self.first_written_zxid < 0:
+            self.first_written_zxid = first_zxid
+        name = f"log.{first_zxid:x}"
         temporary = f"{self.directory}/{TEMPORARY}{name}"
         path = f"{self.directory}/{name}"
         file = disk.create(temporary)
@@ -277,6 +282,11 @@ class FileTxnLog:
         """Bytes of the files that a reader from `zxid` on reads."""
         starts = logs_from(logs_in(self._disk, self.directory), zxid)
         return sum(self._disk.size(f"{self.directory}/log.{start:x}") for start in starts)
+
+    def reaches_back_to(self, zxid: int) -> bool:
+        """Whether a file begins there or before: those that are purged are the oldest."""
+        starts = logs_in(self._disk, self.directory)
+        return bool(starts) and starts[0] <= zxid
 
     # ------------------------------------------------------------------ cutting
 

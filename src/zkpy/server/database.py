@@ -69,6 +69,8 @@ class ZKDatabase:
         self._epochs = Epochs(0, 0)
         # The log on disk leads from this zxid, the one of a snapshot, to where we are.
         self._base_zxid = 0
+        # Of the first txn replayed behind it, -1 if there was none.
+        self._replayed_zxid = -1
         # Memory was replaced by what a leader sent, and the disk does not lead there.
         self._installed = False
         # Up to this zxid a snapshot that was received may be ahead; -1: to be found out.
@@ -80,9 +82,9 @@ class ZKDatabase:
 
     def load(self) -> LoadedDatabase:
         """Read everything from disk. Raises PersistenceError: what is there cannot be used."""
-        recent = CommittedLog(self.committed_log.limit)
-        loaded = self.store.restore(_Recorder(recent))
-        self._adopt(loaded, recent)
+        replayed = _Recorder(self.committed_log.limit)
+        loaded = self.store.restore(replayed)
+        self._adopt(loaded, replayed)
         self._epochs = self._epoch_files.load(max(loaded.last_zxid, 0))
         self.digest_mismatches += loaded.digest_mismatches
         if loaded.snapshot_needed:
@@ -97,9 +99,11 @@ class ZKDatabase:
         loaded = self.load()
         self.store.log.last_zxid = loaded.last_zxid
 
-    def _adopt(self, loaded: LoadedDatabase, recent: CommittedLog) -> None:
+    def _adopt(self, loaded: LoadedDatabase, replayed: _Recorder) -> None:
         self.tree = loaded.tree
-        self.committed_log.replace(recent)
+        self.committed_log.replace(replayed.recent)
+        self._replayed_zxid = replayed.first_zxid
+        self.store.log.first_written_zxid = -1
         self._installed = False
         # A leader's snapshot may show what its own log, on a slower disk, never got.
         self._fuzzy_until_zxid = -1
@@ -214,6 +218,7 @@ class ZKDatabase:
         self.store.replace(self.tree)
         self._installed = False
         self._base_zxid = self._loaded_zxid = zxid
+        self._replayed_zxid = self.store.log.first_written_zxid = -1
 
     def snapshot_slices(self) -> Iterator[bytes]:
         """The stream to send behind SNAP, up to and with the signature, in slices.
@@ -236,11 +241,11 @@ class ZKDatabase:
         Then nothing has changed. Raises DiskError, CorruptFile.
         """
         self.quiesce()
-        recent = CommittedLog(self.committed_log.limit)
-        loaded = self.store.truncate(zxid, _Recorder(recent))
+        replayed = _Recorder(self.committed_log.limit)
+        loaded = self.store.truncate(zxid, replayed)
         if loaded is None:
             return False
-        self._adopt(loaded, recent)
+        self._adopt(loaded, replayed)
         return True
 
     def log_records(self, zxid: int, budget_bytes: int) -> Iterator[tuple[int, bytes]] | None:
@@ -265,25 +270,34 @@ class ZKDatabase:
             else:
                 records = reader.records(zxid, until=until, strict=True)
             first = next(records, None)
-            if first is None or not (
-                first[0] == zxid or zxid == base or _continues(first[0], zxid)
-            ):
+            if first is None or not (first[0] == zxid or self._continues(first[0], zxid)):
                 return None
         except PersistenceError as error:
             log.warning("the log cannot be used for catching up: %s", error)
             return None
         return _readable(chain((first,), records), until, base if zxid < base else -1)
 
+    def _continues(self, first: int, zxid: int) -> bool:
+        """Whether record `first` comes next behind `zxid`, which no record has to have.
+
+        That is: a snapshot's, or the mark of an epoch that was joined. What came in between may
+        have been purged; if `first` begins an epoch, zxids do not tell.
+        """
+        txn_log = self.store.log
+        if zxid == self._base_zxid:
+            next_zxid = (
+                self._replayed_zxid if self._replayed_zxid >= 0 else txn_log.first_written_zxid
+            )
+            return first == next_zxid
+        if counter_of(zxid) != 0:
+            return False
+        return first == zxid + 1 or (counter_of(first) == 1 and txn_log.reaches_back_to(zxid))
+
 
 def newest_change(tree: DataTree) -> int:
     """The highest zxid in the stats of all nodes."""
     zxids: Iterator[tuple[int, int]] = (MZXID_PZXID.unpack(n.stat) for n in tree.nodes.values())
     return max(map(max, zxids))
-
-
-def _continues(first: int, zxid: int) -> bool:
-    """Whether `zxid` marks an epoch joined with nothing logged, and `first` begins a later one."""
-    return counter_of(zxid) == 0 and counter_of(first) == 1
 
 
 def _readable(
@@ -309,14 +323,17 @@ def _readable(
 
 
 class _Recorder:
-    """Notes replayed txns in a committed log."""
+    """Notes the first and the last of the txns replayed."""
 
-    __slots__ = ("_log",)
+    __slots__ = ("first_zxid", "recent")
 
-    def __init__(self, committed_log: CommittedLog) -> None:
-        self._log = committed_log
+    def __init__(self, limit: int) -> None:
+        self.recent = CommittedLog(limit)
+        self.first_zxid = -1
 
     def __call__(
         self, header: TxnHeader, _record: Record, _digest: TxnDigest | None, txn: bytes
     ) -> None:
-        self._log.add(header.zxid, txn)
+        if self.first_zxid < 0:
+            self.first_zxid = header.zxid
+        self.recent.add(header.zxid, txn)
