@@ -99,6 +99,7 @@ class Bench:
         self.probed: list[tuple[int, Address]] = []
         self.sent = bytearray()
         self.log: list[tuple[str, Any]] = []
+        self.watchers: dict[str, Watcher] = {}
         self.calls: dict[int, Call] = {}
         self.chunk = 1 << 30  # how many bytes arrive at once
         self.zk = Operator(self, options.get("chroot", ""))
@@ -111,12 +112,12 @@ class Bench:
         return self.machine.server.now_ms - START_MS
 
     def watcher(self, name: str) -> Watcher:
-        """A watcher that writes into the log."""
+        """A watcher that writes into the log; one per name."""
 
         def told(event: WatchedEvent) -> None:
             self.log.append((name, event))
 
-        return told
+        return self.watchers.setdefault(name, told)
 
     # What the shell does
 
