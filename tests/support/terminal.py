@@ -6,6 +6,7 @@ editors use (readline, zkpy's own, bash's). Must not know what the programs are.
 
 from __future__ import annotations
 
+import codecs
 import fcntl
 import os
 import pty
@@ -174,25 +175,28 @@ class Terminal:
         self.close()
 
     def close(self) -> None:
-        """Close the window: whatever still runs in it is killed, as its jobs have no other home."""
+        """Close the window: whatever still runs in it is killed, stopped jobs as well."""
         if self.fd == -1:
             return
-        for group in {self.process.pid, self._foreground()} - {0}:
+        for pid in self._session():
             try:
-                os.killpg(group, signal.SIGKILL)
+                os.kill(pid, signal.SIGKILL)
             except ProcessLookupError:
                 pass
         self.process.wait()
         os.close(self.fd)
         self.fd = -1
 
-    def _foreground(self) -> int:
-        """The process group that has the terminal; 0 for none, or none that is still ours."""
-        try:
-            group = os.tcgetpgrp(self.fd)
-            return group if group > 0 and os.getsid(group) == self.process.pid else 0
-        except OSError:
-            return 0
+    def _session(self) -> list[int]:
+        """All processes started from here that have not left for a session of their own."""
+        found = [self.process.pid] if self.process.poll() is None else []
+        for entry in Path("/proc").glob("[0-9]*"):
+            try:
+                if os.getsid(int(entry.name)) == self.process.pid:
+                    found.append(int(entry.name))
+            except ProcessLookupError:
+                pass
+        return found
 
     def type(self, text: str) -> None:
         """Press these keys; "\\r" is Enter."""
@@ -240,6 +244,4 @@ def _take_terminal() -> None:
 
 
 def _decoder() -> Callable[[bytes], str]:
-    import codecs
-
     return codecs.getincrementaldecoder("utf-8")("replace").decode

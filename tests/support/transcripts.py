@@ -77,7 +77,7 @@ class Output(NamedTuple):
 
 
 def split_events(lines: list[str]) -> Output:
-    """Watch events apart from all else; without the shell's notices and prompts at which nothing was typed."""
+    """Watch events apart from all else, which is without the shell's notices and bare prompts."""
     rest: list[str] = []
     events: list[str] = []
     lines = list(lines)
@@ -197,9 +197,15 @@ class Runner:
             unread = split_events(terminal.screen.text()[read_to:-1])
             if any(unread.lines) or unread.events:
                 raise AssertionError(f"not in the document: {unread}")
-        if step.typed:
-            self.read_to[step.terminal] = terminal.screen.row + 1
-            terminal.type(self.translate(step.typed) + "\r")
+        if not step.typed:
+            return
+        typed = self.translate(step.typed)
+        self.read_to[step.terminal] = terminal.screen.row + 1
+        terminal.type(f"{typed}\r")
+        if not self.shows(step.prompt):
+            # Where it appears depends on what the program had still to say.
+            terminal.wait_for(lambda screen: typed in screen.text()[read_to:], f"{typed!r} echoed")
+            self.read_to[step.terminal] = terminal.screen.text().index(typed, read_to) + 1
 
     def expect(self, terminal: Terminal, step: Step, expected: Output, end: str | None) -> None:
         pattern = pattern_of(expected.lines)
