@@ -118,9 +118,12 @@ def check_digests(member: Member) -> None:
     """It has never found its tree to differ from what the leader's digests say.
 
     Unless it was sent a snapshot: Apache takes one while writes go on, so that the digests of the
-    txns sent behind it are of trees between which the snapshot lies.
+    txns sent behind it are of trees between which the snapshot lies. 3.8.0 is not asked: when it
+    stops to follow, two threads apply what is left, each without regard to the other.
     """
-    if "Getting a snapshot from leader" in member.log_text(all_starts=True):
+    if str(member.kind) == OLD or "Getting a snapshot from leader" in member.log_text(
+        all_starts=True
+    ):
         return
     found = member.monitor().get("digest_mismatches_count")
     assert found in (None, "0"), f"{member} found {found} digest mismatches"
@@ -164,15 +167,14 @@ def append_uncommitted(member: Member, path: str) -> int:
     return zxid
 
 
-# 3.8.0 fails so when a proposal reaches it before NEWLEADER and its COMMIT behind it; it joins
-# again, and logs again what it had logged (ZOOKEEPER-4394).
-OLD_FAULT = 'Cannot read field "hdr" because "pif" is null'
-
-
 def check_directories(ensemble: Ensemble, folder: Path) -> None:
-    """Every member's log and snapshots agree with the digests in them; members are all stopped."""
+    """Every member's log and snapshots agree with the digests in them; members are all stopped.
+
+    Not those of 3.8.0: it may fail when it joins under load (ZOOKEEPER-4394), and then logs again
+    what it has logged.
+    """
     for member in ensemble.members.values():
-        if OLD_FAULT in member.log_text(all_starts=True):
+        if str(member.kind) == OLD:
             continue
         loaded = restored(member, folder / f"copy{member.sid}")
         assert loaded.digest_mismatches == 0, f"{member}"
