@@ -169,6 +169,8 @@ class Leader:
         self.handlers: list[LearnerHandler] = []
         self._followers: list[LearnerHandler] = []  # to which proposals and commits are forwarded
         self._observers: list[LearnerHandler] = []
+        # Followers to which a snapshot is being sent: only what is committed is queued behind it.
+        self._in_snapshot: list[LearnerHandler] = []
         self._stream = bytearray()  # this turn's packets for all followers
         self._observer_stream = bytearray()
         # Broadcast
@@ -222,6 +224,7 @@ class Leader:
         self.handlers.clear()
         self._followers.clear()
         self._observers.clear()
+        self._in_snapshot.clear()
         self._effects.append(ClosePeerPort())
 
     def drop(self, handler: LearnerHandler, reason: str) -> None:
@@ -235,6 +238,8 @@ class Leader:
             self._followers.remove(handler)
         if handler in self._observers:
             self._observers.remove(handler)
+        if handler in self._in_snapshot:
+            self._in_snapshot.remove(handler)
         level = logging.INFO if handler.phase == phases.HELLO and not reason else logging.WARNING
         log.log(
             level, "******* GOODBYE %s ******** (sid %d): %s", handler.link, handler.sid, reason
@@ -415,7 +420,10 @@ class Leader:
             out += _pack_commit(COMMIT, zxid, -1, -1)
             handler.synced_zxid = zxid
         handler.send(bytes(out))
-        self._start_forwarding(handler)
+        if handler.is_observer:
+            self._observers.append(handler)
+        elif plan.kind == SNAP:
+            self._in_snapshot.append(handler)
         if plan.kind == SNAP:
             handler.pump(self._now_ms)
         else:
@@ -423,14 +431,23 @@ class Leader:
 
     def snapshot_sent(self, handler: LearnerHandler) -> None:
         """The snapshot, and what was committed while it was sent, are queued for a learner."""
+        if handler in self._in_snapshot:
+            self._in_snapshot.remove(handler)
         self._queue_new_leader(handler)
 
     def _queue_new_leader(self, handler: LearnerHandler) -> None:
+        """NEWLEADER, behind what is committed and ahead of what is not yet, and what comes later.
+
+        The reference sends it behind all that is proposed; then 3.8 fails at the COMMIT of what
+        was, and afterwards logs it twice (ZOOKEEPER-4394).
+        """
         assert self.new_epoch is not None
         # Whoever acknowledges it has on disk what was committed before it, without a word on each.
         handler.synced_zxid = max(handler.synced_zxid, self.committed_zxid)
         config = self.view.last_proposed.text().encode()
         handler.packet(NEWLEADER, self.new_epoch << 32, config)
+        if not handler.is_observer:
+            self._start_forwarding(handler)
 
     def _plan_from_our_start(self, peer_zxid: int) -> Plan | None:
         """For a learner that has just what we began our term with: all that this epoch brought.
@@ -459,10 +476,7 @@ class Leader:
         return len(busy) >= limit
 
     def _start_forwarding(self, handler: LearnerHandler) -> None:
-        """From here on the learner gets whatever is proposed and committed."""
-        if handler.is_observer:
-            self._observers.append(handler)
-            return
+        """From here on the follower gets whatever is proposed and committed."""
         for zxid, txn in self.outstanding:
             if zxid > handler.synced_zxid:
                 handler.packet(PROPOSAL, zxid, txn)
@@ -622,7 +636,11 @@ class Leader:
             if reconfigs and zxid in reconfigs:
                 self._commit_reconfig(zxid, txn)
                 break
-            stream += _pack_commit(COMMIT, zxid, -1, -1)
+            commit = _pack_commit(COMMIT, zxid, -1, -1)
+            stream += commit
+            if self._in_snapshot:
+                for handler in list(self._in_snapshot):
+                    handler.send(encode_packet(PROPOSAL, zxid, txn) + commit)
             if inform:
                 self._observer_stream += encode_packet(INFORM, zxid, txn)
         self._release_syncs()
@@ -664,7 +682,10 @@ class Leader:
         members = self._reconfigs.pop(zxid)
         designated = self._designated_leader(members, zxid)
         data = _LONG.pack(designated)
-        self._stream += encode_packet(COMMITANDACTIVATE, zxid, data)
+        commit = encode_packet(COMMITANDACTIVATE, zxid, data)
+        self._stream += commit
+        for handler in list(self._in_snapshot):
+            handler.send(encode_packet(PROPOSAL, zxid, txn) + commit)
         self._observer_stream += encode_packet(INFORMANDACTIVATE, zxid, data + txn)
         if designated != self.my_id:
             # The others go to the designated leader at once, so we must decide nothing any more.
