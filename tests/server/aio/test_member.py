@@ -22,6 +22,8 @@ from tests.support import wire
 from tests.support.oracle import free_port
 from tests.support.rawclient import RawClient, four_letter_word, open_session
 
+from zkpy.quorum.effects import ELECTION, Dial
+from zkpy.quorum.learner_handler import SNAPSHOT_PIECE_BYTES
 from zkpy.quorum.members import parse_config_text
 from zkpy.quorum.states import BROADCAST, LEADING
 from zkpy.server.aio import quorum_port
@@ -398,3 +400,33 @@ def test_the_snapshot_of_a_replaced_tree_is_over_before_anything_else_is_written
     runner.flush()
     assert calls == ["abort", "join"]
     assert runner._snapshots is new
+
+
+@pytest.mark.parametrize(
+    "host",
+    ["\u00e9..x", "\u00e9" * 80, "x" * 70 + ".invalid"],
+    ids=["empty label", "long label", "long ASCII label"],
+)
+def test_a_name_that_can_be_none_is_a_dial_that_fails(host: str) -> None:
+    """Else nobody would hear of it, and that member would never be dialled again."""
+    with pytest.raises(OSError):
+        asyncio.run(quorum_port.connect(Dial(ELECTION, 2, (host, 3888), 1000)))
+
+
+def test_an_error_while_a_snapshot_is_sent_ends_the_process(three: Ensemble) -> None:
+    leader = three.leader
+    follower = next(sid for sid in three.ports if sid != leader)
+    three.stop(follower)
+    database = three.running[leader].member.database
+
+    def slices() -> Iterator[bytes]:
+        yield bytes(SNAPSHOT_PIECE_BYTES)
+        raise RuntimeError("a bug")
+
+    database.snapshot_slices = slices  # type: ignore[method-assign]
+    three.running[leader].member.zab.settings.force_snapshot = True  # type: ignore[union-attr]
+    three.start(follower)
+    stopped = three.running[leader].server._stopped
+    assert stopped is not None
+    eventually(stopped.done, "the leader goes on")
+    assert str(stopped.exception()) == "a bug"

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from functools import partial
 from random import Random
 from typing import TYPE_CHECKING, Final
 
@@ -167,7 +168,7 @@ class MemberRunner(Runner):
                     port.hang_up()
                 elif not link.unsent and self.member.has_more(link):
                     # Not at once: others shall have their turn between two pieces.
-                    self.loop.call_soon(self._drained, link)
+                    self.loop.call_soon(self._guarded, partial(self._drained, link))
 
     def _drained(self, link: Link) -> None:
         if not link.closed and not link.out and not link.unsent:

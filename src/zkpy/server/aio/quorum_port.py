@@ -227,9 +227,12 @@ async def look_up_all(
             continue
         return [(family, (host, port))]
     name: str | bytes = host.encode("ascii") if host.isascii() else host
-    found = await in_thread(
-        loop, "look-up", lambda: socket.getaddrinfo(name, port, type=socket.SOCK_STREAM)
-    )
+    try:
+        found = await in_thread(
+            loop, "look-up", lambda: socket.getaddrinfo(name, port, type=socket.SOCK_STREAM)
+        )
+    except UnicodeError as error:
+        raise OSError(f"{host!r} is no host name: {error}") from None  # a peer may say anything
     return [(family, address) for family, _, _, _, address in found]
 
 
