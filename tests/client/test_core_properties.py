@@ -40,8 +40,10 @@ class ClientMachine(RuleBasedStateMachine):
     def begin(self, coroutine: Any) -> Call | None:
         call = self.bench.begin(coroutine)
         if call.done:
-            assert self.bench.core.ended
+            # Refused at once, which overtakes what was asked before the end began.
+            assert self.bench.core.ended or self.bench.core.closing is not None
             assert isinstance(call.error, SessionExpired)
+            assert self.bench.log.pop() == ("done", call)
             return None
         self.calls.append(call)
         return call

@@ -164,8 +164,9 @@ class ZooKeeper(Operations):
         if self._loop is not None:
             return
         self._loop = asyncio.get_running_loop()
-        self._core.start(self._now_ms())
-        self._attend()
+        if not self._core.ended:
+            self._core.start(self._now_ms())
+            self._attend()
 
     async def connect(self, timeout: float | None = None) -> Self:
         """Start, and wait for a session.
