@@ -21,7 +21,7 @@ from tests.cli.transcripts import DISK, Run, runs_of, utc
 from tests.datatree.txn_source import TxnSource
 from tests.persistence.data_dir import create, log_file, set_data
 
-from zkpy.cli import log_tool, tools
+from zkpy.cli import log_records, log_tool, tools
 from zkpy.cli.log_records import Entry, LogDisk, LogFile
 from zkpy.cli.tools import Progress
 from zkpy.cli.txn_text import OP_NAMES
@@ -337,6 +337,51 @@ def test_damage_is_found_where_a_server_finds_it(
     assert [txn for txn in whole if txn not in [entry.txn for entry in good]] == []
 
 
+def test_damage_far_into_a_file(tmp_path: Path) -> None:
+    """Behind more than one piece of what is read at once."""
+    txns = [create(zxid, f"/n{zxid}", bytes(100_000)) for zxid in range(1, 41)]
+    content = bytearray(log_file(*txns))
+    bad = [len(log_file(*txns[:index])) for index in (15, 30)]
+    content[bad[0] + 7] ^= 1
+    content[bad[1] + 8] = 0x7F  # a length beyond the file
+    path = tmp_path / "log.1"
+    path.write_bytes(content)
+    entries = entries_of(path)
+    assert [(e.kind, e.offset) for e in entries if e.problem] == [
+        ("checksum", bad[0]),
+        ("lost", bad[1]),
+    ]
+    assert [entry.txn for entry in entries if entry.kind == "good"] == [
+        txn for index, txn in enumerate(txns) if index not in (15, 30)
+    ]
+
+
+@given(
+    garbage=st.lists(
+        st.one_of(st.binary(max_size=300), st.integers(0, 400).map(bytes)), max_size=4
+    ),
+    payload=st.binary(max_size=30),
+    chunk_bytes=st.sampled_from([64, 100, 1000]),
+)
+def test_the_next_record_is_found_behind_anything(
+    tmp_path_factory: pytest.TempPathFactory,
+    garbage: list[bytes],
+    payload: bytes,
+    chunk_bytes: int,
+) -> None:
+    """In whatever pieces the file is read, and even if there are zeros in between."""
+    path = tmp_path_factory.mktemp("log") / "log.1"
+    junk = b"".join(garbage)
+    txn = create(2, "/b", payload)
+    good = log_file(create(1, "/a", b""))
+    path.write_bytes(good + junk + log_file(txn)[16:] + bytes(200))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(log_records, "CHUNK_BYTES", chunk_bytes)
+        found = list(LogFile(LogDisk(Progress()), str(path), 150).entries())
+    last = found[-1]
+    assert (last.kind, last.txn, last.offset) == ("good", txn, len(good + junk))
+
+
 # ---------------------------------------------------------------------- what FileTxnLog wrote
 
 
@@ -531,6 +576,27 @@ def test_nothing_is_written_to_what_is_read(tmp_path: Path) -> None:
     for command in (["dump"], ["verify"], ["recover", "-y"], ["-d"], ["-c", "-z", "5"]):
         run(*command, str(path))
     assert (path.read_bytes(), path.stat().st_mtime_ns) == before
+
+
+def test_what_the_system_refuses_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def refuse(path: str) -> list[str]:
+        raise PermissionError(13, "Permission denied", path)
+
+    monkeypatch.setattr(log_tool.os, "listdir", refuse)
+    monkeypatch.setattr(tools, "_discard_output", lambda: None)
+    assert run("dump", str(tmp_path)) == 1
+    assert capfd.readouterr().err == f"{tmp_path}: Permission denied\n"
+
+
+def test_ctrl_c(monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(log_tool, "dump_text", interrupt)
+    assert run("dump", str(DISK / LOG)) == 130
+    assert capsys.readouterr().err == "interrupted\n"
 
 
 def test_help(capsys: Capture) -> None:

@@ -70,7 +70,8 @@ def load(path: str, progress: Progress | None = None) -> Snapshot:
     try:
         digest, last_processed = read_snapshot(source, tree, MIN_LENGTH_LIMIT_BYTES)
     except DecodeError as error:
-        raise CorruptFile(path, str(error), source.offset()) from None
+        where = " (offset in what it holds)" if path.endswith((".gz", ".snappy")) else ""
+        raise CorruptFile(path, f"{error}{where}", source.offset()) from None
     finally:
         progress.clear()
     zxid = snapshot_zxid(os.path.basename(path))

@@ -66,12 +66,23 @@ def run(command: Callable[[list[str]], int], arguments: list[str] | None) -> int
         return EXIT_INTERRUPTED
     except BrokenPipeError:
         # `zkpy-log FILE | head`: nobody reads on. What is buffered must not fail again at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _discard_output()
         return EXIT_OK
+    except OSError as error:
+        # A directory that cannot be listed, or no room for the output.
+        _discard_output()
+        print(f"{error.filename or 'output'}: {error.strerror}", file=sys.stderr)
+        return EXIT_DAMAGE
+
+
+def _discard_output() -> None:
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _complain(text: str) -> None:
     sys.stdout.flush()  # the order of both on one terminal
+    if sys.stderr.isatty():
+        sys.stderr.write("\r\x1b[K")  # over what progress may have left
     print(text, file=sys.stderr)
 
 
