@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterable, Sequence
-from typing import Any, Final, NamedTuple, TypeAlias
+from dataclasses import dataclass
+from typing import Any, Final
 
 from zkpy.client import codec
 from zkpy.client.errors import error_of, multi_failed
@@ -22,52 +23,60 @@ _INT = struct.Struct(">i")
 _END: Final = _HEADER.pack(-1, True, -1)
 
 
-class Create(NamedTuple):
-    """Result: the path of the node. `ttl_ms` for the modes that have one."""
+@dataclass(frozen=True, slots=True)
+class Op:
+    """An operation of a multi."""
 
     path: str
+
+
+@dataclass(frozen=True, slots=True)
+class ReadOp:
+    """An operation of a multiRead."""
+
+    path: str
+
+
+@dataclass(frozen=True, slots=True)
+class Create(Op):
+    """Result: the path of the node. `ttl_ms` for the modes that have one."""
+
     data: bytes | None = b""
     acl: Acls = OPEN_ACL_UNSAFE
     mode: int = CreateMode.PERSISTENT
     ttl_ms: int = -1
 
 
-class Delete(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Delete(Op):
     """Result: None."""
 
-    path: str
     version: int = -1
 
 
-class SetData(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class SetData(Op):
     """Result: the node's Stat."""
 
-    path: str
     data: bytes | None
     version: int = -1
 
 
-class Check(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Check(Op):
     """The node is there and has that version. Result: None."""
 
-    path: str
     version: int = -1
 
 
-class GetData(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class GetData(ReadOp):
     """Result: (data, Stat)."""
 
-    path: str
 
-
-class GetChildren(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class GetChildren(ReadOp):
     """Result: the names."""
-
-    path: str
-
-
-Op: TypeAlias = Create | Delete | SetData | Check
-ReadOp: TypeAlias = GetData | GetChildren
 
 
 def encode_op(op: Op | ReadOp, path: str) -> tuple[int, bytes]:
@@ -80,8 +89,11 @@ def encode_op(op: Op | ReadOp, path: str) -> tuple[int, bytes]:
         return OpCode.GET_DATA, codec.path_watch(path, False)
     if isinstance(op, GetChildren):
         return OpCode.GET_CHILDREN, codec.path_watch(path, False)
-    opcode = OpCode.DELETE if isinstance(op, Delete) else OpCode.CHECK
-    return opcode, codec.delete(path, op.version)
+    if isinstance(op, Delete):
+        return OpCode.DELETE, codec.delete(path, op.version)
+    if isinstance(op, Check):
+        return OpCode.CHECK, codec.delete(path, op.version)
+    raise TypeError(f"not an operation: {op!r}")
 
 
 def encode_create(op: Create, path: str, stat: bool = False) -> tuple[int, bytes]:
