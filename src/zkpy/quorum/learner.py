@@ -420,7 +420,7 @@ class Learner:
 
     def _on_diff(self, zxid: int, data: bytes | None) -> None:
         log.info("Getting a diff from the leader %#x", zxid)
-        self.sync_mode = SYNC_DIFF
+        self._catch_up_by(SYNC_DIFF)
         self._to_log = True
         self._start_sync()
 
@@ -432,7 +432,7 @@ class Learner:
         (ZOOKEEPER-5094).
         """
         log.warning("Truncating log to get in sync with the leader %#x", zxid)
-        self.sync_mode = SYNC_TRUNC
+        self._catch_up_by(SYNC_TRUNC)
         self._to_log = True
         self._check_epoch(TRUNC, zxid)
         database = self.database
@@ -440,18 +440,18 @@ class Learner:
         # Our newest txns are of an epoch in which the leader has none: that began with what the
         # leader has now, and our log may begin there, with a snapshot from its leader.
         mark = database.last_zxid >> 32 << 32
-        done = database.truncate(zxid)
+        done, reached = database.truncate(zxid), zxid
         if not done and zxid < mark:
-            done, zxid = database.truncate(mark), mark
+            done, reached = database.truncate(mark), mark
         # To go on from any other zxid would leave a hole, or what the leader never had.
-        if not done or database.last_zxid != zxid:
+        if not done or database.last_zxid != reached:
             raise FatalProtocolError(f"Not able to truncate the log {zxid:#x}", QUORUM_PACKET_ERROR)
         self.database_dirty = False
         self._start_sync()
 
     def _on_snap(self, zxid: int, data: bytes | None) -> None:
         log.info("Getting a snapshot from leader %#x", zxid)
-        self.sync_mode = SYNC_SNAP
+        self._catch_up_by(SYNC_SNAP)
         self._check_epoch(SNAP, zxid)
         self._snapshot_zxid = zxid
         self._receiver = self.database.snapshot_receiver()
@@ -472,6 +472,11 @@ class Learner:
             raise ProtocolError(
                 f"{PACKET_NAMES[type]} {zxid:#x} is not of epoch {self.new_epoch:x} or before"
             )
+
+    def _catch_up_by(self, sync_mode: str) -> None:
+        self.sync_mode = sync_mode
+        # Here, as it is over within the same call when there is little to catch up with.
+        log.info("Peer state changed: %s - %s - %s", self.participle, self.phase, sync_mode)
 
     def _start_sync(self) -> None:
         """The state is the leader's up to a zxid: what comes now has to continue from there."""
