@@ -174,6 +174,56 @@ def test_the_transcript_of_txn_log_toolkit(
     assert good.startswith(chopped)
 
 
+def test_chopping(tmp_path: Path, capsys: Capture) -> None:
+    path = tmp_path / "log.1"
+    content = log_file(*map(set_data, (1, 2, 5, 6, 0x100000003)))
+    path.write_bytes(content)
+    header = "ZooKeeper Transactional Log File with dbid 0 txnlog format version 2\n"
+    assert run("--chop", "--zxid", "5", str(path)) == 0
+    assert capsys.readouterr().out == (
+        f"{header}There is intra-epoch gap between 2 and 5\nChopping at 5 new log has 3 records\n"
+    )
+    chopped = tmp_path / "log.1.chopped5"
+    assert chopped.read_bytes() == log_file(*map(set_data, (1, 2, 5)))
+    chopped.unlink()
+    for zxid, text in (
+        ("3", "There is intra-epoch gap between 2 and 5\nThis log does not contain zxid 3\n"),
+        (
+            "0x100000003",
+            "There is inter-epoch gap between 6 and 100000003\nEOF reached after 5 txns.\n",
+        ),
+    ):
+        assert run("-c", "-z", zxid, str(path)) == 2
+        out, err = capsys.readouterr()
+        assert out.endswith(text)
+        assert err == "Failed to chop log.1\n"
+    assert run("-c", "-z", "x", str(path)) == 2
+    assert capsys.readouterr().err == "Not a zxid: x\n"
+    path.write_bytes(content[:30])
+    assert run("-c", "-z", "1", str(path)) == 1
+    assert "log.1 at offset 16: the file ends in a record" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_repair_of_what_checksums_do_not_tell(tmp_path: Path, capsys: Capture) -> None:
+    path = tmp_path / "log.1"
+    content = log_file(*map(set_data, (1, 2, 3)))
+    end = len(log_file(set_data(1)))
+    # A tail that was cut off is left out, as servers leave it out.
+    path.write_bytes(content[:-1])
+    assert run("-r", "-y", str(path)) == 0
+    fixed = tmp_path / "log.1.fixed"
+    assert fixed.read_bytes() == log_file(set_data(1), set_data(2))
+    fixed.unlink()
+    capsys.readouterr()
+    path.write_bytes(content[: end + 8] + b"\x7f" + content[end + 9 :])
+    assert run("-r", "-y", str(path)) == 1
+    err = capsys.readouterr().err
+    assert f"{path} at offset {end}: Unreasonable length" in err
+    assert "zkpy-log recover" in err
+    assert list(tmp_path.iterdir()) == [path]
+
+
 # ---------------------------------------------------------------------- damage
 
 

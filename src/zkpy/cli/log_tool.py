@@ -25,6 +25,7 @@ from zkpy.cli.tools import (
     EXIT_USAGE,
     Progress,
     ToolError,
+    complain,
     for_terminal,
     moment_ms,
     number,
@@ -130,8 +131,7 @@ def write_line(text: str) -> None:
 
 def report(path: str, offset: int, reason: str) -> None:
     """Say on stderr what is wrong, and where."""
-    sys.stdout.flush()
-    print(CorruptFile(path, reason, offset), file=sys.stderr)
+    complain(str(CorruptFile(path, reason, offset)))
 
 
 # ---------------------------------------------------------------------- files
@@ -213,7 +213,7 @@ def dump_text(log: LogFile, wanted: Filter | None = None) -> int:
 
 def _report_entry(log: LogFile, entry: Entry, problem: str = "") -> None:
     if "no end mark" in entry.problem:
-        print(NO_END_MARK, file=sys.stderr)
+        complain(NO_END_MARK)
     report(log.path, entry.offset, entry.problem or problem)
 
 

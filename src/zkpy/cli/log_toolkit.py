@@ -11,7 +11,7 @@ import sys
 from getopt import GetoptError, gnu_getopt
 from typing import Final
 
-from zkpy.cli.log_records import CHECKSUM, GOOD, LogDisk, LogFile, Sequence
+from zkpy.cli.log_records import CHECKSUM, GOOD, TORN, LogDisk, LogFile, Sequence
 from zkpy.cli.log_recover import ABORTED, NewLog, ask
 from zkpy.cli.log_tool import (
     USAGE,
@@ -26,6 +26,7 @@ from zkpy.cli.log_tool import (
 from zkpy.cli.tools import EXIT_DAMAGE, EXIT_OK, EXIT_USAGE, Progress, ToolError, number
 from zkpy.persistence.errors import CorruptFile
 from zkpy.persistence.logreader import RECORD_HEAD, RECORD_HEAD_BYTES
+from zkpy.protocol.zxid import epoch_of
 
 LONG_OPTIONS: Final = ["chop", "dump", "help", "recover", "verbose", "yes", "zxid="]
 QUESTION: Final = "Would you like to fix it (Yes/No/Abort) ? "
@@ -77,7 +78,7 @@ def _copy(log: LogFile, new: NewLog, verbose: bool, yes: bool) -> tuple[int, int
     for entry in log.entries():
         if entry.txn is None:
             report(log.path, entry.offset, entry.problem)
-            if entry.kind == "torn":
+            if entry.kind == TORN:
                 break
             raise ToolError("That is not repaired by checksums: see `zkpy-log recover --help`")
         line = entry_line(decode(entry.txn))
@@ -116,9 +117,12 @@ def chop(path: str, zxid_text: str) -> int:
         for entry in log.entries():
             if entry.kind != GOOD or entry.txn is None or entry.zxid is None:
                 raise CorruptFile(path, entry.problem, entry.offset)
-            gap = sequence.problem(entry.zxid)
-            if gap:
-                report(path, entry.offset, gap)
+            previous = sequence.previous
+            if sequence.problem(entry.zxid):
+                kind = "intra" if epoch_of(entry.zxid) == epoch_of(previous or 0) else "inter"
+                write_line(
+                    f"There is {kind}-epoch gap between {previous or 0:x} and {entry.zxid:x}"
+                )
             if entry.zxid > zxid:
                 break
             found = entry.zxid == zxid

@@ -56,13 +56,13 @@ def run(command: Callable[[list[str]], int], arguments: list[str] | None) -> int
         sys.stdout.flush()
         return code
     except ToolError as error:
-        _complain(str(error))
+        complain(str(error))
         return error.exit_code
     except PersistenceError as error:
-        _complain(str(error))
+        complain(str(error))
         return EXIT_DAMAGE
     except KeyboardInterrupt:
-        _complain("interrupted")
+        complain("interrupted")
         return EXIT_INTERRUPTED
     except BrokenPipeError:
         # `zkpy-log FILE | head`: nobody reads on. What is buffered must not fail again at exit.
@@ -79,7 +79,8 @@ def _discard_output() -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def _complain(text: str) -> None:
+def complain(text: str) -> None:
+    """Print a line on stderr."""
     sys.stdout.flush()  # the order of both on one terminal
     if sys.stderr.isatty():
         sys.stderr.write("\r\x1b[K")  # over what progress may have left
