@@ -6,6 +6,7 @@ import asyncio
 import socket
 import ssl
 from collections.abc import Callable, Coroutine
+from pathlib import Path
 from random import Random
 from typing import Any
 
@@ -24,6 +25,8 @@ from zkpy.client import (
 )
 from zkpy.client.client import _describe
 from zkpy.protocol.errors import AuthFailed, NoNode, NoWatcher, SessionExpired
+
+README = Path(__file__).parents[2] / "README.md"
 
 Test = Callable[[VirtualLoop], Coroutine[Any, Any, None]]
 
@@ -468,6 +471,25 @@ async def test_a_stream_that_nobody_reads_has_a_bound(loop: VirtualLoop) -> None
         assert [(await anext(events)).path for _ in range(3)] == ["/0", "/1", "/2"]
         with pytest.raises(EventsLost, match="3 events"):
             await anext(events)
+
+
+# The documentation
+
+
+def test_the_program_in_the_readme(capsys: pytest.CaptureFixture[str]) -> None:
+    section = README.read_text(encoding="utf-8").split("## The Python client")[1]
+    program = section.split("```python\n")[1].split("```")[0]
+    assert program.endswith("asyncio.run(main())\n")
+    names: dict[str, Any] = {}
+    exec(program.removesuffix("asyncio.run(main())\n"), names)
+    for _ in range(2):
+        run(lambda loop: names["main"]())
+    printed = capsys.readouterr().out.splitlines()[:3]
+    assert [line.split(" zxid")[0] for line in printed] == [
+        "WatchedEvent state:SyncConnected type:NodeDataChanged path:/config",
+        "NodeDeleted /config/next",
+        "there is no /none",
+    ]
 
 
 # What errors look like

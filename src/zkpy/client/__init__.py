@@ -10,7 +10,33 @@ from zkpy.client.events import EventType, KeeperState, States, WatchedEvent, Wat
 from zkpy.client.operations import Transaction
 from zkpy.client.ops import Check, Create, Delete, GetChildren, GetData, SetData
 from zkpy.protocol.acl import ACL, OPEN_ACL_UNSAFE, READ_ACL_UNSAFE
-from zkpy.protocol.errors import KeeperError
+from zkpy.protocol.errors import (
+    AuthFailed,
+    BadArguments,
+    BadVersion,
+    EphemeralOnLocalSession,
+    InvalidACL,
+    KeeperError,
+    MarshallingError,
+    NewConfigNoQuorum,
+    NoAuth,
+    NoChildrenForEphemerals,
+    NodeExists,
+    NoNode,
+    NotEmpty,
+    NotReadOnly,
+    NoWatcher,
+    QuotaExceeded,
+    ReconfigDisabled,
+    ReconfigInProgress,
+    RuntimeInconsistency,
+    SessionClosedRequireSaslAuth,
+    SessionExpired,
+    SessionMoved,
+    ThrottledOp,
+    Unimplemented,
+    UnknownSession,
+)
 from zkpy.protocol.zoodefs import AddWatchMode, CreateMode, Perms, WatcherType
 
 __all__ = [
@@ -41,4 +67,28 @@ __all__ = [
     "ConnectionLoss",
     "MultiFailed",
     "EventsLost",
+    "NoNode",
+    "NodeExists",
+    "NotEmpty",
+    "BadVersion",
+    "NoAuth",
+    "InvalidACL",
+    "NoChildrenForEphemerals",
+    "BadArguments",
+    "QuotaExceeded",
+    "NoWatcher",
+    "SessionExpired",
+    "AuthFailed",
+    "SessionMoved",
+    "UnknownSession",
+    "SessionClosedRequireSaslAuth",
+    "NotReadOnly",
+    "EphemeralOnLocalSession",
+    "ReconfigDisabled",
+    "ReconfigInProgress",
+    "NewConfigNoQuorum",
+    "ThrottledOp",
+    "Unimplemented",
+    "MarshallingError",
+    "RuntimeInconsistency",
 ]
