@@ -126,6 +126,7 @@ class Member:
         self._least_epoch = 0
         # How often in a row a leader that we had reached would not have us.
         self._futile_roles = 0
+        self._peer_state = ""  # the last that was logged
         self._saved_proposal: Members = self.view.last_proposed
         self._client_address: tuple[str, int] | None = None
         if config.client_port is not None:
@@ -140,6 +141,7 @@ class Member:
 
     def start(self) -> None:
         """Begin to look for a leader. The election port has to be open."""
+        log.info("Starting quorum peer, myid=%d", self.my_id)
         self.database.set_config(self.view.committed)
         self._look()
         self._settle()
@@ -400,7 +402,7 @@ class Member:
         self.current_vote = vote
         self.state = state
         self._read_only_ms = NEVER
-        log.info("Peer state changed: %s", STATE_NAMES[state].lower())
+        self._tell_peer_state()
         log.info("%s - LEADER ELECTION TOOK - %d MS", STATE_NAMES[state], took_ms)
         self.server.stats.record("election_time", took_ms)
         self._replace_server(self._idle_server())
@@ -414,6 +416,14 @@ class Member:
         else:
             self.zab = self._new_learner(state)
             self.zab.follow(vote, self.now_ms)
+        self._tell_peer_state()
+
+    def _tell_peer_state(self) -> None:
+        """One line for each step from the election to the broadcast, as operators look for them."""
+        peer_state = self.role.peer_state()
+        if peer_state != self._peer_state:
+            self._peer_state = peer_state
+            log.info("Peer state changed: %s", peer_state)
 
     def _new_leader(self) -> Leader:
         config = self.config
@@ -470,6 +480,7 @@ class Member:
             self._serve_as_leader(leader)
             server = self.server
         if not isinstance(server, LeaderZooKeeperServer):
+            self._tell_peer_state()
             if self.election.abandoned({handler.sid for handler in leader.handlers}):
                 leader.fail("those who elected this server follow another one")
             return
@@ -506,9 +517,11 @@ class Member:
         # leaderServes=no: clients are hung up on, and find a learner.
         server.serving = self.config.leader_serves
         self._replace_server(server)
+        self._tell_peer_state()
 
     def _settle_learner(self, learner: Learner) -> None:
         if learner.phase != BROADCAST:
+            self._tell_peer_state()
             if learner.phase == DISCOVERY and self.election.abandoned():
                 self._leave("the leader follows another one")
             return
@@ -528,6 +541,7 @@ class Member:
                 wall_ms=self.wall_ms,
             )
             self._replace_server(server)
+            self._tell_peer_state()
         items = learner.take_delivered()
         if items:
             server.deliver(items)
