@@ -107,6 +107,24 @@ create /x 1
 sync /x
 get /x
 """
+# What tools look for in the logs of members that start, elect and join; the rest of a line.
+LOGGED = [
+    r"Reading configuration from: \S+/conf/z1\.cfg",
+    r"clientPortAddress is 0\.0\.0\.0:\d+",
+    r"Starting quorum peer, myid=2",
+    r"binding to port 0\.0\.0\.0:\d+",
+    r"LOOKING",
+    r"New election\. My id = 1, proposed zxid=0x0",
+    r"Notification time out: \d+ ms",
+    r"Cannot open channel to 3 at election address /127\.0\.0\.1:\d+: Connection refused",
+    r"Received connection request from /127\.0\.0\.1:\d+",
+    r"FOLLOWING - LEADER ELECTION TOOK - \d+ MS",
+    r"LEADING - LEADER ELECTION TOOK - \d+ MS",
+    r"Peer state changed: following - discovery",
+    r"Peer state changed: following - synchronization - diff",
+    r"Peer state changed: following - broadcast",
+    r"Peer state changed: leading - broadcast",
+]
 
 
 @contextmanager
@@ -153,6 +171,8 @@ def one_server() -> list[Step]:
 def test_the_page(tmp_path: Path) -> None:
     with terminals(tmp_path / "project", ZKPY_CLI, prompts=True) as runner:
         runner.run(list(steps_of(PAGE.read_text())))
+        logged = b"".join(runner.terminal(name).raw for name in "123").decode()
+    assert [words for words in LOGGED if not re.search(f" - {words}\r\n", logged)] == []
 
 
 def test_the_page_in_new_syntax(tmp_path: Path) -> None:
