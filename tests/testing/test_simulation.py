@@ -42,7 +42,7 @@ def started(servers: int = 3) -> Cluster:
     return cluster
 
 
-@pytest.mark.parametrize("fault", range(13))
+@pytest.mark.parametrize("fault", range(14))
 def test_each_fault_is_mended(fault: int) -> None:
     cluster = started()
     nemesis = Nemesis(cluster)

@@ -51,6 +51,7 @@ NO_CHILDREN_FOR_EPHEMERALS: Final = -108
 NODE_EXISTS: Final = -110
 NOT_EMPTY: Final = -111
 SESSION_EXPIRED: Final = -112
+EPHEMERAL_ON_LOCAL_SESSION: Final = -120
 
 READS: Final = frozenset((OpCode.GET_DATA, OpCode.EXISTS, OpCode.GET_CHILDREN2))
 # Errors that are decided by the node named, or by its parent.
@@ -89,8 +90,10 @@ class Checker:
         self.events = 0
         self.syncs = 0
         self.sessions: dict[int, SessionView] = {}
-        # Sessions whose clients are to be thought alive; others may expire any time.
+        # How much earlier than after its timeout a session may expire, as touches take their time.
         self.expiry_slack_ms = 0
+        # Sessions need not be committed: they may be one member's own.
+        self.local_sessions = False
 
     # ------------------------------------------------------------------ members
 
@@ -248,7 +251,7 @@ class Checker:
             old.heard_us = now_us
             return old
         require(
-            session_id in self.history.created_sessions,
+            session_id in self.history.created_sessions or self.local_sessions,
             "session %#x was given out before it was committed",
             session_id,
         )
@@ -260,10 +263,21 @@ class Checker:
         require(old is not None, "a new session was refused")
         assert old is not None
         require(
-            old.session_id in self.history.closing_sessions,
+            old.session_id in self.history.closing_sessions or self._is_local(old),
             "session %#x was refused, and nobody closed it",
             old.session_id,
         )
+
+    def closed(self, view: SessionView) -> None:
+        """A client has closed its session."""
+        require(
+            view.session_id in self.history.closed_sessions or self._is_local(view),
+            "the end of session %#x is acknowledged, but not committed",
+            view.session_id,
+        )
+
+    def _is_local(self, view: SessionView) -> bool:
+        return self.local_sessions and view.session_id not in self.history.created_sessions
 
     def _moves_on(self, view: SessionView, zxid: int, now_us: int) -> None:
         view.heard_us = now_us
@@ -389,6 +403,10 @@ class Checker:
     def _wrote(
         self, view: SessionView, request: Request, zxid: int, err: int, body: bytes, now_us: int
     ) -> None:
+        if self._is_local(view) and request.is_refused(err, body, EPHEMERAL_ON_LOCAL_SESSION):
+            self._moves_on(view, zxid, now_us)  # there is no txn of it
+            self._missed(view, zxid)
+            return
         if err == SESSION_EXPIRED:
             require(view.session_id in self.history.closing_sessions, "expired, but not closed")
             return

@@ -47,6 +47,7 @@ class Nemesis:
             (3, self.stop_process),
             (1, self.wall_clock_jumps),
             (2, self.disk_error),
+            (1, self.disk_full),
         ]
 
     # ------------------------------------------------------------------ when
@@ -88,6 +89,7 @@ class Nemesis:
         for host in self.cluster.hosts.values():
             host.operations_left = None
             host.disk.mend()
+            host.disk.capacity_bytes = None
             host.sync_us = (LEAST_SYNC_US, MOST_SYNC_US)
             if host.stopped:
                 host.go_on()
@@ -243,6 +245,16 @@ class Nemesis:
             self.trace("the disk of %s fails at %s", host, kind)
             host.disk_broken = True
             host.disk.fail(kind, after=self.rng.choice((0, 0, 1, 5)))
+
+    def disk_full(self) -> None:
+        host = self._host()
+        host.disk_broken = True
+        host.disk.capacity_bytes = host.disk.used_bytes() + self.rng.choice((0, 10, 300, 3000))
+        self.trace("the disk of %s has %s bytes", host, host.disk.capacity_bytes)
+        self._later(self._disk_has_room, host)
+
+    def _disk_has_room(self, host: Host) -> None:
+        host.disk.capacity_bytes = None
 
     def wall_clock_jumps(self) -> None:
         host = self._host()

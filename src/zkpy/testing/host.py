@@ -84,6 +84,8 @@ class Host:
         self.restart_us: int | None = None
         self.sync_us = (LEAST_SYNC_US, MOST_SYNC_US)
         self.wall_offset_ms = 0
+        # How fast its monotonic clock is.
+        self.clock_rate = 1.0
         self.durable_zxid = 0
         # A failure of the disk is to be expected.
         self.disk_broken = False
@@ -151,7 +153,7 @@ class Host:
         if not self.up:
             return
         self._gone()
-        self.disk.crash(self.rng)
+        self.disk.crash(self.rng, torn_in_sectors=self.rng.random() < 0.3)
         self.cluster.network.switch_off(self.name)
 
     def _gone(self) -> None:
@@ -187,7 +189,7 @@ class Host:
     @property
     def now_ms(self) -> int:
         """The monotonic clock; it begins anywhere at each start."""
-        return self._clock_base_ms + self.cluster.scheduler.now_us // 1000
+        return self._clock_base_ms + int(self.cluster.scheduler.now_us * self.clock_rate) // 1000
 
     @property
     def wall_ms(self) -> int:
@@ -246,7 +248,7 @@ class Host:
     def _failed(self, error: BaseException) -> None:
         """The process gives up, as the real one does."""
         self.cluster.trace(self, "fails: %s", error)
-        if not self.disk_broken:
+        if not self.disk_broken and self.disk.capacity_bytes is None:
             raise error
         self.cluster.count("disk failure")
         self.kill()
@@ -448,7 +450,8 @@ class Host:
         if due_ms >= self._timer_ms:
             return
         self._timer_ms = due_ms
-        delay_us = max(1000, (due_ms - self.now_ms) * 1000) + self.rng.randrange(TIMER_US)
+        delay_us = max(1000, int((due_ms - self.now_ms) * 1000 / self.clock_rate))
+        delay_us += self.rng.randrange(TIMER_US)
         if delay_us < 3_600_000_000:
             self.later(delay_us, self._tick, due_ms)
 

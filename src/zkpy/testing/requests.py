@@ -76,6 +76,18 @@ class Request:
         assert isinstance(path, str)
         return path
 
+    def is_refused(self, err: int, body: bytes, code: int) -> bool:
+        """Whether it, or a part of it, was refused with `code`."""
+        if self.op != OpCode.MULTI or err:
+            return err == code
+        offset = 0
+        while self.multi_failed(body):
+            header, offset = r.MultiHeader.decode(body, offset)
+            if header.done or header.err == code:
+                return not header.done
+            offset += 4
+        return False
+
     @staticmethod
     def multi_failed(body: bytes) -> bool:
         """Whether the first result in the reply to a multi is an error."""

@@ -35,6 +35,9 @@ OVERRIDES: Final[dict[str, tuple[object, ...]]] = {
     "leader_serves": (True, True, True, False),
     "sync_enabled": (True, True, False),
     "observer_election_delay_ms": (0, 200),
+    "force_snapshot_sync": (False, False, False, False, False, True),
+    "local_sessions_enabled": (False, False, False, False, True),
+    "local_sessions_upgrading_enabled": (True, True, False),
 }
 
 
@@ -82,6 +85,10 @@ class Simulation:
         self.cluster.network.bytes_per_second = rng.choice((10_000_000, 10_000_000, 100_000))
         self.cluster.checker.expiry_slack_ms = self.cluster.checker_slack_ms
         self.cluster.on_death = self._died
+        self.cluster.checker.local_sessions = bool(values["local_sessions_enabled"])
+        if rng.random() < 0.3:
+            for host in self.cluster.hosts.values():
+                host.clock_rate = rng.uniform(0.95, 1.05)
         self.think_us = rng.choice((100_000, 400_000, 400_000))
         self.nemesis = Nemesis(self.cluster)
         self.clients: list[Client] = []

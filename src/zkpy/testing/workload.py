@@ -231,11 +231,7 @@ class Client:
         require(err == 0, "closeSession fails with %s", err)
         view = self.session
         assert view is not None
-        require(
-            view.session_id in self.checker.history.closed_sessions,
-            "the end of session %#x is acknowledged, but not committed",
-            view.session_id,
-        )
+        self.checker.closed(view)
         self.session = None
         self.password = NO_PASSWORD
         if self.ending == "close":
