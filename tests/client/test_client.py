@@ -12,6 +12,8 @@ from typing import Any
 
 import pytest
 from tests.client.virtual import VirtualLoop, run
+from tests.server.machine import Machine
+from tests.server.test_readonly_server import RoleLess
 
 from zkpy.client import (
     AddWatchMode,
@@ -24,7 +26,10 @@ from zkpy.client import (
     ZooKeeper,
 )
 from zkpy.client.client import _describe
-from zkpy.protocol.errors import AuthFailed, NoNode, NoWatcher, SessionExpired
+from zkpy.datatree.tree import DataTree
+from zkpy.protocol.errors import AuthFailed, NoNode, NotReadOnly, NoWatcher, SessionExpired
+from zkpy.server.readonly_server import ReadOnlyZooKeeperServer
+from zkpy.server.role import Role
 
 README = Path(__file__).parents[2] / "README.md"
 
@@ -307,6 +312,71 @@ async def test_two_may_close(loop: VirtualLoop) -> None:
     await zk.connect()
     await asyncio.gather(zk.close(), zk.close())
     assert zk.state == States.CLOSED
+
+
+# Read-only servers
+
+
+def read_only_server(**settings: Any) -> RoleLess:
+    class ReadOnly(Role):
+        def read_only(self) -> bool:
+            return True
+
+    machine = RoleLess(ReadOnlyZooKeeperServer, **settings)
+    machine.server.role = ReadOnly()
+    return machine
+
+
+def not_behind() -> Machine:
+    """A server that knows what the read-only one knows."""
+    tree = DataTree()
+    tree.last_processed_zxid = 9
+    return Machine(tree)
+
+
+@in_loop
+async def test_a_read_only_server_until_a_better_one_is_found(loop: VirtualLoop) -> None:
+    states: list[str] = []
+    loop.others["one"] = read_only_server(local_sessions_enabled=True)
+    loop.machine = not_behind()
+    loop.refusing.add("two")
+    zk = client("one,two", read_only=True)
+    zk.add_listener(states.append)
+    async with zk:
+        assert zk.state == States.CONNECTEDREADONLY
+        assert (await zk.get_data("/a"))[0] == b"old"
+        with pytest.raises(NotReadOnly):
+            await zk.set_data("/a", b"new")
+        local = zk.session_id
+        await asyncio.sleep(20)
+        assert zk.state == States.CONNECTEDREADONLY
+        loop.refusing.clear()
+        await zk.wait_for(States.CONNECTED)
+        assert zk.server == "two:2181"
+        assert zk.session_id != local
+        await zk.create("/new")
+    assert states == ["CONNECTING", "CONNECTEDREADONLY", "CONNECTING", "CONNECTED", "CLOSED"]
+
+
+@in_loop
+async def test_a_read_only_server_is_passed_over(loop: VirtualLoop) -> None:
+    loop.others["one"] = read_only_server(local_sessions_enabled=True)
+    loop.others["two"] = read_only_server()
+    for hosts, read_only in (("one,three", False), ("two,three", True), ("two,three", False)):
+        async with client(hosts, read_only=read_only) as zk:
+            assert zk.server == "three:2181"
+
+
+@in_loop
+async def test_a_server_that_does_not_answer_the_question(loop: VirtualLoop) -> None:
+    loop.others["one"] = read_only_server(local_sessions_enabled=True)
+    loop.machine = not_behind()
+    loop.silent.add("two")
+    async with client("one,two", read_only=True) as zk:
+        await asyncio.sleep(10)
+        assert zk.state == States.CONNECTEDREADONLY
+        loop.silent.clear()
+        await zk.wait_for(States.CONNECTED)
 
 
 # Watchers

@@ -34,7 +34,7 @@ class JumpingSelector(selectors.SelectSelector):
 
 
 class VirtualLoop(asyncio.SelectorEventLoop):
-    """All addresses lead to one machine; `refusing`, `silent` and `unknown` ones do not."""
+    """All hosts lead to one machine, but for `others` and those that refuse, keep silent, raise."""
 
     def __init__(self, machine: Machine) -> None:
         self.selector = JumpingSelector()
@@ -42,6 +42,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         self.machine = machine
         super().__init__(self.selector)
         self.now = 0.0
+        self.others: dict[str, Machine] = {}
         self.refusing: set[str] = set()
         self.silent: set[str] = set()
         self.raising: dict[str, Exception] = {}
@@ -59,11 +60,12 @@ class VirtualLoop(asyncio.SelectorEventLoop):
 
     def keep_up(self) -> None:
         """The server's clock follows."""
-        behind = int(self.now * 1000) - (self.machine.server.now_ms - START_MS)
-        if behind > 0:
-            self.machine.advance(behind)
-        else:
-            self.machine.flush()
+        for machine in (self.machine, *self.others.values()):
+            behind = int(self.now * 1000) - (machine.server.now_ms - START_MS)
+            if behind > 0:
+                machine.advance(behind)
+            else:
+                machine.flush()
         for transport in list(self.transports):
             transport.carry()
 
@@ -106,7 +108,7 @@ class VirtualTransport(asyncio.Transport):
         self.loop = loop
         self.host = host
         self.protocol = protocol
-        self.client: Client = loop.machine.plain()
+        self.client: Client = loop.others.get(host, loop.machine).plain()
         self.over = False
 
     def write(self, data: Any) -> None:

@@ -178,7 +178,10 @@ class ClientCnxn:
             if now_ms >= self.next_probe_ms:
                 self.probe_interval_ms = min(2 * self.probe_interval_ms, MAX_PROBE_INTERVAL_MS)
                 self.next_probe_ms = now_ms + self.probe_interval_ms
-                self.effects.append(Probe(self.hosts.next()))
+                # Not the one we are with: it hangs up when it is in a quorum again.
+                others = (self.hosts.next() for _ in range(2))
+                if other := next((each for each in others if each != self.address), None):
+                    self.effects.append(Probe(other))
         elif now_ms >= self.retry_ms:
             self._dial(now_ms)
         elif now_ms >= self.connect_deadline_ms:
