@@ -137,6 +137,9 @@ class FakeDatabase:
         self.accepted_epoch = self.current_epoch = 0
         self.reload()
 
+    def has_snapshot_at(self, zxid: int) -> bool:
+        return zxid in self.disk.snapshots
+
     def reload(self) -> None:
         disk = self.disk
         assert not disk.unsynced, "the log thread is at rest"

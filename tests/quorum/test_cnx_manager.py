@@ -379,11 +379,9 @@ def test_newest_message_waits() -> None:
     for number in range(5):
         manager.send(1, b"%d" % number, NOW)
     dial = manager.dial_of(1)
-    assert not manager.have_delivered()
     link = manager.new_link()
     manager.dialled(dial, link, NOW)
     assert taken(link) == greeting(2) + frame(b"4")
-    assert manager.have_delivered()
 
 
 def test_last_message_is_sent_again_on_a_new_connection() -> None:
@@ -488,7 +486,6 @@ def test_a_peer_that_takes_nothing_is_not_flooded() -> None:
     for number in range(3):
         manager.send(3, b"%d" % number, NOW)
     assert taken(link) == b""
-    assert not manager.have_delivered()
     assert manager.next_timer_ms() == NOW + BLOCKED_RETRY_MS
     manager.tick(NOW + BLOCKED_RETRY_MS)
     assert taken(link) == b""
@@ -577,21 +574,8 @@ def test_who_was_asked_to_dial_gets_time_to() -> None:
     manager.dialled(manager.dial_of(3), manager.new_link(), NOW)
     manager.send(3, VOTE, NOW + DIAL_BACK_MS - 1)
     assert manager.take_dials() == []
-    manager.connect_all(NOW + DIAL_BACK_MS)
+    manager.send(3, VOTE, NOW + DIAL_BACK_MS)
     assert manager.dial_of(3)
-
-
-def test_connect_all() -> None:
-    manager = Manager(3)
-    for sid in (1, 2, 4):
-        manager.send(sid, VOTE, NOW)
-    for dial in manager.take_dials():
-        if dial.sid == 2:
-            manager.dialled(dial, manager.new_link(), NOW)
-        else:
-            manager.dial_failed(dial, "refused", NOW)
-    manager.connect_all(NOW + 200)
-    assert [dial.sid for dial in manager.take_dials()] == [1, 4]
 
 
 def test_late_answers_to_dials_nobody_waits_for() -> None:

@@ -293,6 +293,20 @@ def test_each_phase_ends_after_init_limit(stage: str) -> None:
     assert host.leader.failed is not None
 
 
+@pytest.mark.parametrize(("limit_ms", "gives_up"), [(-1, False), (900, True)])
+def test_who_looks_again_ends_a_wait_for_the_epoch(limit_ms: int, gives_up: bool) -> None:
+    """leader.maxTimeToWaitForEpoch: off by default."""
+    host = LeaderHost(max_wait_for_epoch_ms=limit_ms)
+    host.leader.deserted({2})
+    assert host.leader.failed is None, "not at once"
+    for _ in range(2):
+        host.tick()
+        host.leader.deserted(set())
+    assert host.leader.failed is None, "nobody looks"
+    host.leader.deserted({2})
+    assert (host.leader.failed is not None) == gives_up
+
+
 def test_zookeeper_4685_proposal_acks_may_come_before_that_of_new_leader() -> None:
     database = FakeDatabase()
     database.disk.accepted_epoch = database.disk.current_epoch = 1

@@ -711,6 +711,22 @@ def test_incident_13_trunc_to_what_we_do_not_have(target: int) -> None:
     assert host.disk.current_epoch == 2
 
 
+def test_incident_13_the_mark_of_an_epoch_is_gone_back_to_only_by_its_snapshot() -> None:
+    """A log may say how an epoch began, but not that what was before it is all there."""
+    host = LearnerHost(prepared([E1 + 1, E2 + 1], 2))
+    tried: list[int] = []
+
+    def truncate(zxid: int) -> bool:
+        tried.append(zxid)
+        return zxid == E2
+
+    host.database.truncate = truncate  # type: ignore[method-assign]
+    host.connect()
+    host.feed(leader_info(3) + trunc(E1 + 2) + new_leader(3))
+    assert tried == [E1 + 2]
+    assert host.learner.fatal_exit_code == 13
+
+
 def test_incident_13_nothing_above_the_target_survives() -> None:
     host = LearnerHost(prepared([E1 + 1, E1 + 2, E1 + 3], 1))
     host.connect()

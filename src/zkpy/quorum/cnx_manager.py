@@ -148,10 +148,6 @@ class QuorumCnxManager:
             self._received = []
         return received
 
-    def have_delivered(self) -> bool:
-        """Whether there is a peer for whom no message waits."""
-        return any(peer.queued is None for peer in self._peers.values())
-
     def unreachable(self, sid: int) -> bool:
         """Whether nothing can come from `sid` soon, as far as we know.
 
@@ -183,11 +179,6 @@ class QuorumCnxManager:
         return True
 
     # ------------------------------------------------------------------ dialling
-
-    def connect_all(self, now_ms: int) -> None:
-        """Dial every peer there is no link to."""
-        for peer in list(self._peers.values()):
-            self._connect(peer, now_ms)
 
     def _connect(self, peer: Peer, now_ms: int) -> None:
         """Dial at the configured addresses, unless that is under way or was in vain just now."""

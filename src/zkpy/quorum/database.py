@@ -70,6 +70,9 @@ if TYPE_CHECKING:
         def truncate(self, zxid: int) -> bool:
             """Forget every txn above `zxid`, on disk and in memory; False if that cannot be."""
 
+        def has_snapshot_at(self, zxid: int) -> bool:
+            """Whether a snapshot on disk is of just that zxid."""
+
         def reload(self) -> None:
             """Read the state from disk again, as at a start: memory may be ahead of the disk."""
 

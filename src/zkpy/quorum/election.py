@@ -190,6 +190,11 @@ class FastLeaderElection:
         newer, self._newer = self._newer, None
         return newer
 
+    @property
+    def deserters(self) -> Set[int]:
+        """Voters that are for somebody else, or look again, since we have been elected."""
+        return self._deserters
+
     def abandoned(self, connected: Set[int] = frozenset()) -> bool:
         """Whether what we were elected for cannot come about, as others decided otherwise.
 

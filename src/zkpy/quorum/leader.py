@@ -50,7 +50,7 @@ from zkpy.quorum.states import BROADCAST, DISCOVERY, SYNC_SNAP, SYNCHRONIZATION
 from zkpy.quorum.verifier import QuorumMaj, verifier_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Set
 
     from zkpy.quorum.database import Database
     from zkpy.quorum.link import Link
@@ -880,11 +880,14 @@ class Leader:
         elif now_ms - handler.check_ms > sync_limit_ms:
             self.drop(handler, f"no acknowledgement of {handler.check_zxid:#x} in {limit_ms} ms")
 
-    def reported_looking(self, sid: int, now_ms: int) -> None:
-        """A voter looks for a leader again: with leader.maxTimeToWaitForEpoch so do we."""
+    def deserted(self, sids: Set[int]) -> None:
+        """Voters look for a leader again: with leader.maxTimeToWaitForEpoch, after that, so do we.
+
+        Source: Leader.reportLookingSid.
+        """
         limit_ms = self.settings.max_wait_for_epoch_ms
-        if limit_ms >= 0 and self.new_epoch is None and now_ms - self._phase_ms >= limit_ms:
-            self.fail(f"server {sid} is looking for a leader again, and no quorum is here")
+        if sids and self.new_epoch is None and 0 <= limit_ms <= self._now_ms - self._phase_ms:
+            self.fail(f"no epoch after {limit_ms} ms, and servers look again: {sorted(sids)}")
 
 
 # Packets of learners in these phases are the server's business, or come early.

@@ -233,6 +233,12 @@ class ZKDatabase:
             return self._disk.size(f"{self.store.snap_directory}/{name}")
         return 0
 
+    def has_snapshot_at(self, zxid: int) -> bool:
+        """Whether a snapshot on disk is of just that zxid."""
+        return any(
+            found == zxid for found, _ in snapshots_in(self._disk, self.store.snap_directory)
+        )
+
     # ------------------------------------------------------------------ the log
 
     def truncate(self, zxid: int) -> bool:

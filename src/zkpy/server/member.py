@@ -481,6 +481,7 @@ class Member:
             server = self.server
         if not isinstance(server, LeaderZooKeeperServer):
             self._tell_peer_state()
+            leader.deserted(self.election.deserters)
             if self.election.abandoned({handler.sid for handler in leader.handlers}):
                 leader.fail("those who elected this server follow another one")
             return
