@@ -441,7 +441,7 @@ class Learner:
         # leader has now, and our log may begin there, with a snapshot from its leader.
         mark = database.last_zxid >> 32 << 32
         done, reached = database.truncate(zxid), zxid
-        if not done and zxid < mark:
+        if not done and zxid < mark and database.has_snapshot_at(mark):
             done, reached = database.truncate(mark), mark
         # To go on from any other zxid would leave a hole, or what the leader never had.
         if not done or database.last_zxid != reached:
