@@ -169,8 +169,8 @@ def parse_acls(text: str, complain: Complain) -> tuple[ACL, ...]:
     """
     bits = dict(_PERMS)
     acls = []
-    # Java's split drops empty parts at the end, but gives one for an empty text.
-    for entry in text.rstrip(",").split(","):
+    # Java's split drops empty parts at the end; all of "," are, but that of "" is not.
+    for entry in text.rstrip(",").split(",") if text.strip(",") or not text else ():
         scheme, _, rest = entry.partition(":")
         id_, colon, letters = rest.rpartition(":")
         if not colon:

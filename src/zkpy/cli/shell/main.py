@@ -15,7 +15,6 @@ from zkpy.cli.shell.table import CliError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from ssl import SSLContext
 
     from zkpy.cli.shell.shell import Shell
     from zkpy.client.events import WatchedEvent
@@ -47,7 +46,6 @@ def _main(arguments: list[str], console: Console) -> int:
         console.err(f"Unknown option: {word}")
     if not options.quiet:
         console.out(f"Connecting to {options.hosts}")
-    options.timeout_ms()  # complains before anything happens
     if options.verbose or os.environ.get("ZKPY_LOG"):
         log_to_stderr(os.environ.get("ZKPY_LOG") or "INFO")
     shell = make_shell(options, console)
@@ -61,21 +59,25 @@ def _main(arguments: list[str], console: Console) -> int:
 
 
 def make_shell(options: Options, console: Console) -> Shell:
-    """The shell, with what the options say about its sessions."""
+    """The shell, with what options and properties say about its sessions. Raises CliError."""
+    from zkpy.cli.shell.properties import client_properties, reply_limit, ssl_context
     from zkpy.cli.shell.session import Session
     from zkpy.cli.shell.shell import Shell
+
+    properties = client_properties(options.file)
+    ssl, limit, timeout_ms = ssl_context(properties), reply_limit(properties), options.timeout_ms()
 
     def open_session(hosts: str, watcher: Callable[[WatchedEvent], None]) -> Session:
         return Session(
             hosts,
             watcher,
-            timeout_ms=options.timeout_ms(),
+            timeout_ms=timeout_ms,
             read_only=options.read_only,
             wait=options.wait,
             ssl=ssl,
+            reply_limit=limit,
         )
 
-    ssl: SSLContext | None = None
     return Shell(
         console,
         open_session,

@@ -72,7 +72,10 @@ class Options:
 
     def timeout_ms(self) -> int:
         """Raises CliError."""
-        return number(self.timeout)
+        timeout_ms = number(self.timeout)
+        if timeout_ms <= 0:
+            raise CliError("-timeout must be more than 0", EXIT_USAGE)
+        return timeout_ms
 
 
 def parse_command_line(arguments: list[str]) -> Options:

@@ -16,6 +16,7 @@ from zkpy.cli.shell.table import CliError, OperationError
 from zkpy.cli.shell.texts import code_text
 from zkpy.client.client import ZooKeeper
 from zkpy.client.codec import ClientInfo, Stat
+from zkpy.client.core import REPLY_LIMIT_BYTES
 from zkpy.client.errors import ConnectionLoss
 from zkpy.client.events import CONNECTED_STATES, FINAL_STATES, WatchedEvent
 from zkpy.client.ops import Delete, Op
@@ -46,10 +47,14 @@ class Session:
         read_only: bool = False,
         wait: bool = False,
         ssl: SSLContext | None = None,
+        reply_limit: int | None = None,
     ) -> None:
         self.wait = wait
+        limit = reply_limit or REPLY_LIMIT_BYTES
         try:
-            self.zk = ZooKeeper(hosts, timeout_ms, watcher, read_only=read_only, ssl=ssl)
+            self.zk = ZooKeeper(
+                hosts, timeout_ms, watcher, read_only=read_only, ssl=ssl, reply_limit=limit
+            )
         except ValueError as error:
             raise CliError(str(error)) from None
 
@@ -95,6 +100,8 @@ class Session:
             return await answer
         except KeeperError as error:
             raise operation_error(error, path) from None
+        except ValueError as error:  # what cannot be sent: a path, or text that is no Unicode
+            raise CliError(str(error)) from None
 
     # Operations
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import shutil
 import signal
+import socket
 import threading
 from collections import deque
 from typing import TYPE_CHECKING, Any, Final
@@ -23,11 +24,14 @@ except ImportError:  # built without; lines can be typed, but not edited
     readline = None  # type: ignore[assignment]
 
 if TYPE_CHECKING:
+    from collections.abc import Coroutine
+
     from zkpy.cli.shell.interactive import LoopThread
     from zkpy.cli.shell.shell import Shell
 
 COMPLETION_TIMEOUT_S: Final = 3.0
-# A signal that came while readline was busy with a key is noticed at the next one.
+# readline notices a signal that comes while it is busy with a key only at the next key, or at the
+# next signal.
 REPEAT_S: Final = 0.05
 LEAVING_HINT: Final = "(Ctrl-C again, Ctrl-D or quit leaves)"
 EXIT_INTERRUPTED: Final = 130
@@ -41,15 +45,31 @@ class Terminal:
         self.loop = loop
         self.prompt = ""
         self.prompting = False
+        self.working = False
         self.typed = ""  # what Ctrl-C threw away
         self.waiting: deque[tuple[int, bytes]] = deque()
+        self.interrupted = False  # by Ctrl-C, and the handler has not run yet
+        self.poking = False
         self.candidates: list[str] = []
 
     def run(self) -> None:
         """Returns when the person is done."""
         self._prepare()
+        try:
+            self._work(self._connected())
+            self._converse()
+        finally:
+            # What is left to do, closing the session, Ctrl-C ends as usual.
+            signal.set_wakeup_fd(-1)
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+            self.shell.console.interrupt = None
+
+    async def _connected(self) -> None:
+        """Wait for a moment, so that the first prompt can say CONNECTED."""
         assert self.shell.session is not None
-        self.loop.call(self.shell.session.connected())
+        await self.shell.session.connected()
+
+    def _converse(self) -> None:
         empty_interrupts = 0
         while not self.shell.finished:
             try:
@@ -66,16 +86,29 @@ class Terminal:
                     self.shell.console.err(LEAVING_HINT)
                 continue
             empty_interrupts = 0
-            try:
-                self.loop.call(self.shell.execute(line))
-            except KeyboardInterrupt:
-                self.shell.status = EXIT_INTERRUPTED
-                write_all(1, b"\n")
+            self._work(self.shell.execute(line))
+
+    def _work(self, work: Coroutine[Any, Any, None]) -> None:
+        """Have it done by the loop; Ctrl-C ends it, not the program."""
+        try:
+            self.working = True
+            self.loop.call(work)
+        except KeyboardInterrupt:
+            self.shell.status = EXIT_INTERRUPTED
+            write_all(1, b"\n")
+        finally:
+            self.working = False
 
     def _prepare(self) -> None:
         self.shell.console.interrupt = self._write
         signal.signal(signal.SIGUSR1, self._on_signal)
         signal.signal(signal.SIGINT, self._on_interrupt)
+        # The loop hears of each signal at once, whatever the main thread does.
+        heard, told = socket.socketpair()
+        heard.setblocking(False)
+        told.setblocking(False)
+        signal.set_wakeup_fd(told.detach(), warn_on_full_buffer=False)
+        self.loop.loop.call_soon_threadsafe(self.loop.loop.add_reader, heard, self._hear, heard)
         if readline is not None:
             readline.set_completer(self._complete)
             readline.set_completer_delims(" \t")
@@ -85,35 +118,58 @@ class Terminal:
     def _read(self) -> str:
         self.prompt = self.shell.prompt
         self.typed = ""
-        self.prompting = True
         try:
+            self.prompting = True
             return input(self.prompt)
+        except SystemError as error:
+            # Python runs another signal's handler behind the one for Ctrl-C, before it leaves
+            # input(), and is surprised by the exception.
+            if isinstance(error.__cause__, KeyboardInterrupt):
+                raise KeyboardInterrupt from None
+            raise
         finally:
             self.prompting = False
             self._on_signal()
 
+    def _hear(self, heard: socket.socket) -> None:
+        """In the loop: the numbers of signals that came."""
+        if signal.SIGINT in heard.recv(1000):
+            self.interrupted = True
+            self._poke_later()
+
     def _on_interrupt(self, *_: Any) -> None:
+        """Ctrl-C. Between two things to interrupt, it is too late or too early."""
+        self.interrupted = False
         if self.prompting and readline is not None:
             self.typed = readline.get_line_buffer()
-        raise KeyboardInterrupt
+        if self.prompting or self.working:
+            raise KeyboardInterrupt
 
     # Output
 
     def _write(self, descriptor: int, data: bytes) -> None:
-        """Called in any thread."""
+        """In the loop, or in the main thread while nobody types."""
         if not self.prompting or readline is None:
             write_all(descriptor, data)
             return
         self.waiting.append((descriptor, data))
-        self._notify()
+        self._poke()
 
-    def _notify(self) -> None:
-        if self.waiting:
+    def _poke(self) -> None:
+        """In the loop: have the main thread run its handlers, until it has."""
+        self.poking = False
+        if self.waiting or self.interrupted:
             signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGUSR1)
-            self.loop.loop.call_later(REPEAT_S, self._notify)
+            self._poke_later()
+
+    def _poke_later(self) -> None:
+        if not self.poking:
+            self.poking = True
+            self.loop.loop.call_later(REPEAT_S, self._poke)
 
     def _on_signal(self, *_: Any) -> None:
         """In the main thread: write what is waiting, above the line being typed."""
+        self.interrupted = False  # the handler for Ctrl-C had its turn before this one
         if not self.waiting:
             return
         rows = self._rows_above() if self.prompting else 0

@@ -61,7 +61,10 @@ async def show_help(ctx: Context, args: Arguments) -> None:
 
 @command("connect", "host:port", offline=True, raw=True)
 async def connect(ctx: Context, args: Arguments) -> None:
-    await ctx.shell.connect(args.words[0] if args.words else ctx.shell.hosts)
+    shell = ctx.shell
+    await shell.connect(args.words[0] if args.words else shell.hosts)
+    # For a moment, so that the prompt can say CONNECTED; commands wait anyway.
+    await ctx.zk.connected()
 
 
 @command("close", "")
