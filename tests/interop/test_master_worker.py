@@ -30,7 +30,7 @@ pytestmark = [pytest.mark.interop, pytest.mark.timeout(120)]
 
 README = PROJECT / "examples" / "master_worker" / "README.md"
 HOSTS = re.search(r'HOSTS = "(.*)"', (README.parent / "common.py").read_text())
-SESSION_TIMEOUT_S = 1.6
+SESSION_TIMEOUT_S = 2.0
 
 
 @pytest.fixture

@@ -140,7 +140,7 @@ def terminals(folder: Path, command: list[str], *, prompts: bool) -> Iterator[Ru
 
     def translate(text: str) -> str:
         text = re.sub(r"^zkpy-cli(?! -server)", "zkpy-cli -server localhost:2181", text)
-        return with_ports(text.replace("-timeout 5000", "-timeout 1600"), ports)
+        return with_ports(text.replace("-timeout 5000", "-timeout 2000"), ports)
 
     environment = environment_of(folder)
     try:
@@ -198,6 +198,30 @@ def test_every_step_is_on_the_page() -> None:
     typed = [step.typed for step in steps_of(PAGE.read_text()) if step.typed]
     missing = [line for line in ACCEPTANCE.split("\n") if line and line not in typed]
     assert missing == []
+
+
+@pytest.mark.parametrize(
+    ("shown", "right"),
+    [
+        ("one\ntwo", True),
+        ("…\ntwo", True),
+        ("o…e\ntwo", True),
+        ("one", False),
+        ("one\ntwo\nthree", False),
+        ("two\none", False),
+        ("one\ntw", False),
+        ("one\ntwo\n\nWATCHER::\n\nWatchedEvent type:NodeCreated path:/x", False),
+    ],
+)
+def test_a_page_that_is_wrong_is_found_out(tmp_path: Path, shown: str, right: bool) -> None:
+    """Checks the tests above."""
+    page = f"```console 1\n$ printf 'one\\ntwo\\n'\n{shown}\n$\n```\n"
+    with Runner(tmp_path, {}, wait_s=20.0 if right else 0.3) as runner:
+        if right:
+            runner.run(list(steps_of(page)))
+        else:
+            with pytest.raises(AssertionError, match=r"(?s)line 2, terminal 1.*one.two"):
+                runner.run(list(steps_of(page)))
 
 
 def in_rows(text: str) -> list[str]:

@@ -127,6 +127,7 @@ class Runner:
         translate: Callable[[str], str] = lambda text: text,
         *,
         prompts: bool = True,
+        wait_s: float = WAIT_S,
     ) -> None:
         """`translate` is laid over all that is typed and expected: other ports, for instance.
 
@@ -137,6 +138,7 @@ class Runner:
         self.environment = environment
         self.translate = translate
         self.prompts = prompts
+        self.wait_s = wait_s
         self.terminals: dict[str, Terminal] = {}
         self.read_to: dict[str, int] = {}  # lines of each terminal's screen that are done with
 
@@ -231,7 +233,7 @@ class Runner:
             )
 
         wanted = "\n".join([*expected.lines, *expected.events, *([end] if end else [])])
-        terminal.wait_for(found, wanted, WAIT_S)
+        terminal.wait_for(found, wanted, self.wait_s)
         if end is not None or expected.lines or expected.events:
             self.read_to[step.terminal] = terminal.screen.row
 
