@@ -11,11 +11,13 @@ from typing import Any
 
 import pytest
 
+from zkpy.datatree.tree import DataTree
 from zkpy.persistence.epochs import EpochFiles, Epochs
-from zkpy.persistence.errors import DiskWriteError, EpochError
+from zkpy.persistence.errors import DiskWriteError, EpochError, PersistenceError
 from zkpy.persistence.snapshot import FileSnap
 from zkpy.persistence.store import FileTxnSnapLog
 from zkpy.persistence.txnlog import FileTxnLog
+from zkpy.protocol import packets as packets_module
 from zkpy.protocol.errors import DecodeError
 from zkpy.protocol.packets import (
     ACK,
@@ -46,6 +48,7 @@ from zkpy.server.database import ZKDatabase
 from zkpy.server.leader_server import LeaderZooKeeperServer
 from zkpy.server.learner_server import LearnerZooKeeperServer
 from zkpy.server.member import Member
+from zkpy.server.readonly_server import ReadOnlyZooKeeperServer
 
 Patch = pytest.MonkeyPatch
 
@@ -436,3 +439,55 @@ def unreadable_proposals_passed_over(patch: Patch) -> None:
 def counter_runs_over(patch: Patch) -> None:
     """ZOOKEEPER-1277: the counter of a zxid runs over into its epoch."""
     patch.setattr(leader_module, "COUNTER_MASK", 1 << 62)
+
+
+def read_only_sessions_use_zxids(patch: Patch) -> None:
+    """ZOOKEEPER-3526: who serves reads without a leader counts zxids."""
+    original = ReadOnlyZooKeeperServer.create_session
+
+    def create_session(self: Any, cnxn: Any) -> None:
+        self.tree.last_processed_zxid += 1
+        original(self, cnxn)
+
+    patch.setattr(ReadOnlyZooKeeperServer, "create_session", create_session)
+
+
+def acls_not_repaired(patch: Patch) -> None:
+    """ZOOKEEPER-3306: a snapshot with a node whose ACL it lacks is refused."""
+    original = DataTree.finish_loading
+
+    def finish_loading(self: Any) -> None:
+        for path, node in self.nodes.items():
+            if node.acl not in self.acl_cache.by_id:
+                raise PersistenceError(f"ACL {node.acl} of {path} is missing")
+        original(self)
+
+    patch.setattr(DataTree, "finish_loading", finish_loading)
+
+
+def wildcards_believed(patch: Patch) -> None:
+    """ZOOKEEPER-2164: whoever says it is at 0.0.0.0 is dialled there from then on."""
+    dial_back, dial = QuorumCnxManager._dial_back, QuorumCnxManager._dial
+    told: dict[tuple[int, int], Any] = {}
+
+    def remember(self: Any, sid: int, addresses: Any, now_ms: int) -> None:
+        told[self.my_id, sid] = addresses
+        dial_back(self, sid, addresses, now_ms)
+
+    def dial_there(self: Any, peer: Any, addresses: Any) -> None:
+        dial(self, peer, told.get((self.my_id, peer.sid), addresses))
+
+    patch.setattr(packets_module, "_WILDCARDS", frozenset())
+    patch.setattr(QuorumCnxManager, "_dial_back", remember)
+    patch.setattr(QuorumCnxManager, "_dial", dial_there)
+
+
+def silence_of_the_leader_borne(patch: Patch) -> None:
+    """ZOOKEEPER-3240: a follower waits for ever for a leader that says nothing."""
+    patch.setattr(Learner, "tick", lambda self, now_ms: None)
+    patch.setattr(Learner, "next_timer_ms", lambda self: None)
+
+
+def config_taken_from_the_snapshot(patch: Patch) -> None:
+    """ZOOKEEPER-3829: what a SNAP has in /zookeeper/config is left there."""
+    patch.setattr(ZKDatabase, "set_config", lambda self, members: None)

@@ -145,7 +145,7 @@ class Scenario:
 
     # ------------------------------------------------------------------ clients
 
-    def client(self, *hosts: Host, timeout_ms: int = 8000) -> Client:
+    def client(self, *hosts: Host, timeout_ms: int = 8000, read_only: bool = False) -> Client:
         """A client of these members, connected."""
         client = Client(
             self.cluster,
@@ -154,6 +154,7 @@ class Scenario:
             left=0,
             timeout_ms=timeout_ms,
             addresses=[self.cluster.client_address(host.sid) for host in hosts],
+            read_only=read_only,
         )
         self.clients.append(client)
         client.start()

@@ -51,6 +51,7 @@ NO_CHILDREN_FOR_EPHEMERALS: Final = -108
 NODE_EXISTS: Final = -110
 NOT_EMPTY: Final = -111
 SESSION_EXPIRED: Final = -112
+NOT_READ_ONLY: Final = -119
 EPHEMERAL_ON_LOCAL_SESSION: Final = -120
 
 READS: Final = frozenset((OpCode.GET_DATA, OpCode.EXISTS, OpCode.GET_CHILDREN2))
@@ -215,6 +216,7 @@ class Checker:
             if path.startswith("/zookeeper"):
                 continue
             require(node.data == state.data, "%s: data of %s differs", who, path)
+            require(tree.acls_of(node) == (state.acl or ()), "%s: ACL of %s differs", who, path)
             stat = NODE_STAT.unpack(node.stat)
             require(
                 (stat[0], stat[1], stat[5], stat[8])
@@ -406,6 +408,9 @@ class Checker:
         if self._is_local(view) and request.is_refused(err, body, EPHEMERAL_ON_LOCAL_SESSION):
             self._moves_on(view, zxid, now_us)  # there is no txn of it
             self._missed(view, zxid)
+            return
+        if err == NOT_READ_ONLY:
+            self._moves_on(view, zxid, now_us)
             return
         if err == SESSION_EXPIRED:
             require(view.session_id in self.history.closing_sessions, "expired, but not closed")

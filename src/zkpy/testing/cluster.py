@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from random import Random
     from typing import Final
 
+    from zkpy.quorum.members import Members
     from zkpy.server.config_files import ConfigFiles
     from zkpy.server.database import ZKDatabase
     from zkpy.server.settings import Config
@@ -192,6 +193,11 @@ class Cluster:
         require(not mismatch, "%s has ephemerals of dead sessions: %s", host, mismatch)
 
     # ------------------------------------------------------------------ doing
+
+    def add_member(self, sid: int, members: Members) -> Host:
+        """Another host, which has that server list."""
+        host = self.hosts[sid] = Host(self, sid, self.config(sid, members))
+        return host
 
     def start(self) -> None:
         """Start all hosts, one soon after the other."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 from bisect import bisect_right
 
 from zkpy.protocol import txns as t
+from zkpy.protocol.acl import OPEN_ACL_UNSAFE, Acls
 from zkpy.protocol.jute import Record
 from zkpy.protocol.zoodefs import EventType, OpCode
 
@@ -34,16 +35,23 @@ def require(condition: object, message: str, *values: object) -> None:
 class NodeState:
     """A node at some time. A value: replaced at each change."""
 
-    __slots__ = ("czxid", "data", "mzxid", "owner", "version")
+    __slots__ = ("acl", "czxid", "data", "mzxid", "owner", "version")
 
     def __init__(
-        self, data: bytes | None, version: int, owner: int, czxid: int, mzxid: int
+        self,
+        data: bytes | None,
+        version: int,
+        owner: int,
+        czxid: int,
+        mzxid: int,
+        acl: Acls | None = OPEN_ACL_UNSAFE,
     ) -> None:
         self.data = data
         self.version = version
         self.owner = owner
         self.czxid = czxid
         self.mzxid = mzxid
+        self.acl = acl
 
 
 class PathHistory:
@@ -158,9 +166,12 @@ class History:
         zxid = header.zxid
         session = header.client_id
         if isinstance(record, t.CreateTxn):
-            self._create(record.path or "", record.data, session if record.ephemeral else 0, zxid)
+            owner = session if record.ephemeral else 0
+            self._create(record.path or "", record.data, owner, zxid, record.acl)
         elif isinstance(record, t.SetDataTxn):
             self._set_data(record, zxid)
+        elif isinstance(record, t.SetACLTxn):
+            self._set_acl(record, zxid)
         elif isinstance(record, t.DeleteTxn):
             self._delete(record.path or "", zxid)
         elif isinstance(record, t.MultiTxn):
@@ -177,9 +188,11 @@ class History:
             self.sessions.pop(session, None)
             self.closed_sessions.setdefault(session, zxid)
         elif isinstance(record, t.CreateContainerTxn | t.CreateTTLTxn):
-            self._create(record.path or "", record.data, -1, zxid)
+            self._create(record.path or "", record.data, -1, zxid, record.acl)
 
-    def _create(self, path: str, data: bytes | None, owner: int, zxid: int) -> None:
+    def _create(
+        self, path: str, data: bytes | None, owner: int, zxid: int, acl: Acls | None
+    ) -> None:
         require(self.now(path) is None, "%s is created by %#x though it exists", path, zxid)
         require(
             self.now(parent_of(path)) is not None, "%s is created by %#x: no parent", path, zxid
@@ -193,7 +206,7 @@ class History:
                 owner,
             )
             self.ephemerals.setdefault(owner, set()).add(path)
-        self._set(path, NodeState(data, 0, owner, zxid, zxid), zxid)
+        self._set(path, NodeState(data, 0, owner, zxid, zxid, acl), zxid)
         self._add_child(path, zxid)
         self.history_of(path).data_events.append((zxid, EventType.NODE_CREATED))
 
@@ -207,8 +220,17 @@ class History:
             require(
                 record.version == expected, "%#x makes version %s of %s", zxid, record.version, path
             )
-        self._set(path, NodeState(record.data, record.version, old.owner, old.czxid, zxid), zxid)
+        state = NodeState(record.data, record.version, old.owner, old.czxid, zxid, old.acl)
+        self._set(path, state, zxid)
         self.history_of(path).data_events.append((zxid, EventType.NODE_DATA_CHANGED))
+
+    def _set_acl(self, record: t.SetACLTxn, zxid: int) -> None:
+        path = record.path or ""
+        old = self.now(path)
+        require(old is not None, "the ACL of %s is set by %#x: no such node", path, zxid)
+        assert old is not None
+        state = NodeState(old.data, old.version, old.owner, old.czxid, old.mzxid, record.acl)
+        self._set(path, state, zxid)
 
     def _delete(self, path: str, zxid: int) -> None:
         node = self.now(path)

@@ -20,6 +20,7 @@ from zkpy.quorum.effects import (
     Stop,
 )
 from zkpy.quorum.leader import Leader
+from zkpy.quorum.members import ANY_ADDRESS
 from zkpy.quorum.states import BROADCAST
 from zkpy.server.leader_server import LeaderZooKeeperServer
 from zkpy.server.learner_server import LearnerZooKeeperServer
@@ -134,7 +135,10 @@ class Host:
         self.log_thread = LogThread(self)
         database.quiesce = self.log_thread.quiesce
         self.snapshots = Snapshots(self, database.tree)
-        self._listen_for_elections()
+        own = self.member.view.server(self.sid)
+        assert own is not None
+        self._peer_addresses = []
+        self._listen_for_elections(own.election_addresses)
         self._client_address = self.cluster.client_address(self.sid)
         self.cluster.network.listen(self._client_address, self._client_connects)
         self.cluster.trace(self, "starts with %#x", database.last_zxid)
@@ -339,11 +343,11 @@ class Host:
         if isinstance(effect, Dial):
             self._dial(effect)
         elif isinstance(effect, OpenPeerPort):
-            for address in effect.addresses:
+            self._peer_addresses = self._own(effect.addresses)
+            for address in self._peer_addresses:
                 if not network.listen(address, self._learner_connects):
                     self.later(0, self.member.peer_port_failed, "Address already in use")
                     return
-            self._peer_addresses = effect.addresses
             self.later(0, self.member.peer_port_open)
         elif isinstance(effect, ClosePeerPort):
             for address in self._peer_addresses:
@@ -352,9 +356,7 @@ class Host:
         elif isinstance(effect, RebindElectionPort):
             for address in self._election_addresses:
                 network.listen_no_more(address)
-            self._election_addresses = effect.addresses
-            for address in effect.addresses:
-                network.listen(address, self._elector_connects)
+            self._listen_for_elections(effect.addresses)
         elif isinstance(effect, RebindClientPort):
             self.cluster.trace(self, "client port moves to %s", effect.address)
             network.listen_no_more(self._client_address)
@@ -368,11 +370,12 @@ class Host:
 
     # ------------------------------------------------------------------ peers
 
-    def _listen_for_elections(self) -> None:
-        own = self.member.view.server(self.sid)
-        assert own is not None
-        self._peer_addresses = []
-        self._election_addresses = own.election_addresses
+    def _own(self, addresses: list[Address]) -> list[Address]:
+        """Where to listen: every address there is has one name here."""
+        return [(self.name if host == ANY_ADDRESS else host, port) for host, port in addresses]
+
+    def _listen_for_elections(self, addresses: list[Address]) -> None:
+        self._election_addresses = self._own(addresses)
         for address in self._election_addresses:
             self.cluster.network.listen(address, self._elector_connects)
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import struct
 
 from zkpy.protocol import records as r
-from zkpy.protocol.acl import OPEN_ACL_UNSAFE
-from zkpy.protocol.zoodefs import CreateMode, OpCode, Xid
+from zkpy.protocol.acl import ACL, OPEN_ACL_UNSAFE, Acls
+from zkpy.protocol.zoodefs import CreateMode, OpCode, Perms, Xid
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -23,7 +23,13 @@ _REPLY_DECODERS: Final[dict[int, Any]] = {
     OpCode.CREATE: r.CreateResponse,
     OpCode.CREATE2: r.Create2Response,
 }
-STAT_BYTES: Final = 68
+# All of them let everybody do everything.
+ACLS: Final[tuple[Acls, ...]] = (
+    OPEN_ACL_UNSAFE,
+    (*OPEN_ACL_UNSAFE, ACL(Perms.READ, "ip", "10.1.0.0/16")),
+    (*OPEN_ACL_UNSAFE, ACL(Perms.READ, "ip", "10.2.0.0/16")),
+    (*OPEN_ACL_UNSAFE, ACL(Perms.ADMIN, "ip", "10.3.0.1")),
+)
 
 
 class Request:
@@ -95,8 +101,10 @@ class Request:
         return header.type == OpCode.ERROR
 
 
-def create(path: str, data: bytes, flags: int, op: int = OpCode.CREATE) -> Request:
-    body = r.CreateRequest(path, data, OPEN_ACL_UNSAFE, flags).encode()
+def create(
+    path: str, data: bytes, flags: int, op: int = OpCode.CREATE, acl: Acls = OPEN_ACL_UNSAFE
+) -> Request:
+    body = r.CreateRequest(path, data, acl, flags).encode()
     sequential = flags in (CreateMode.PERSISTENT_SEQUENTIAL, CreateMode.EPHEMERAL_SEQUENTIAL)
     return Request(op, path + "0" if sequential else path, body, data=data)
 
@@ -104,6 +112,10 @@ def create(path: str, data: bytes, flags: int, op: int = OpCode.CREATE) -> Reque
 def set_data(path: str, data: bytes, version: int = -1) -> Request:
     body = r.SetDataRequest(path, data, version).encode()
     return Request(OpCode.SET_DATA, path, body, data=data, version=version)
+
+
+def set_acl(path: str, acl: Acls) -> Request:
+    return Request(OpCode.SET_ACL, path, r.SetACLRequest(path, acl, -1).encode())
 
 
 def delete(path: str, version: int = -1) -> Request:
@@ -138,9 +150,12 @@ def set_watches(relative_zxid: int, data: list[str], exist: list[str], child: li
     return request
 
 
-def connect_frame(last_zxid: int, timeout_ms: int, session_id: int, password: bytes) -> bytes:
+def connect_frame(
+    last_zxid: int, timeout_ms: int, session_id: int, password: bytes, read_only: bool = False
+) -> bytes:
     """A ConnectRequest, ready to send."""
-    payload = r.ConnectRequest(0, last_zxid, timeout_ms, session_id, password).encode() + b"\0"
+    payload = r.ConnectRequest(0, last_zxid, timeout_ms, session_id, password).encode()
+    payload += b"\1" if read_only else b"\0"
     return struct.pack(">i", len(payload)) + payload
 
 
@@ -170,7 +185,9 @@ class RequestSource:
             return delete(path, rng.choice((-1, -1, -1, 0)))
         if choice < 0.62:
             return multi([self._part() for _ in range(rng.randint(1, 4))])
-        if choice < 0.70:
+        if choice < 0.65:
+            return set_acl(path, rng.choice(ACLS))
+        if choice < 0.72:
             return sync()
         watch = rng.random() < 0.4
         return read(
@@ -186,7 +203,8 @@ class RequestSource:
     def _create(self, path: str) -> Request:
         rng = self.rng
         flags = rng.choice((0, 0, 0, 1, 1, 2, 3))
-        return create(path, self._data(), flags, rng.choice((OpCode.CREATE, OpCode.CREATE2)))
+        acl = rng.choice((OPEN_ACL_UNSAFE, OPEN_ACL_UNSAFE, *ACLS))
+        return create(path, self._data(), flags, rng.choice((OpCode.CREATE, OpCode.CREATE2)), acl)
 
     def _part(self) -> Request:
         rng = self.rng

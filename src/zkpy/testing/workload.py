@@ -34,6 +34,7 @@ class Client:
     """One client. `left`: requests it still wants to make.
 
     `think_us`: how long it waits between, at most. `addresses`: the members it knows.
+    `read_only`: it makes do with a member that has no leader.
     """
 
     def __init__(
@@ -46,6 +47,7 @@ class Client:
         timeout_ms: int,
         addresses: list[Address],
         think_us: int = 400_000,
+        read_only: bool = False,
     ) -> None:
         self.cluster = cluster
         self.number = number
@@ -55,6 +57,7 @@ class Client:
         self.timeout_ms = timeout_ms
         self.addresses = addresses
         self.think_us = think_us
+        self.read_only = read_only
         self.rng = cluster.rng
         self.checker: Checker = cluster.checker
         self.session: SessionView | None = None
@@ -117,6 +120,7 @@ class Client:
             self.timeout_ms,
             view.session_id if view else 0,
             self.password,
+            self.read_only,
         )
         end.send(frame)
         if view is not None and view.watches:
