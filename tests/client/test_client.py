@@ -239,6 +239,17 @@ async def test_names_that_nobody_knows(loop: VirtualLoop) -> None:
     await zk.close()
 
 
+@in_loop
+async def test_who_hangs_up_at_once_is_noticed_at_once(loop: VirtualLoop) -> None:
+    loop.greetings = {"one": b"", "two": b"220 mail ESMTP\r\n"}
+    for host, reason in (("one", "closed without an answer"), ("two", "not a ZooKeeper server")):
+        zk = client(host)
+        with pytest.raises(ConnectionLoss, match=reason):
+            await zk.exists("/")
+        assert loop.now < 1
+        await zk.close()
+
+
 # Requests
 
 

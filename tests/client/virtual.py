@@ -45,6 +45,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         self.others: dict[str, Machine] = {}
         self.refusing: set[str] = set()
         self.silent: set[str] = set()
+        self.greetings: dict[str, bytes] = {}
         self.raising: dict[str, Exception] = {}
         self.transports: list[VirtualTransport] = []
         self.dialled: list[Address] = []
@@ -85,6 +86,12 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         transport = VirtualTransport(self, host, protocol)
         self.transports.append(transport)
         protocol.connection_made(transport)
+        if host in self.greetings:
+            # All that happens before create_connection returns.
+            protocol.data_received(self.greetings[host])
+            transport.abort()
+            protocol.connection_lost(None)
+            await asyncio.sleep(LATENCY_S)
         return transport, protocol
 
     def cut(self, host: str | None = None, error: Exception | None = None) -> None:

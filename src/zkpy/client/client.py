@@ -366,7 +366,8 @@ class ZooKeeper(Operations):
     def _perform(self, effect: Effect) -> None:
         assert self._loop is not None
         if isinstance(effect, Dial):
-            self._dialing = self._loop.create_task(self._dial(effect.address))
+            self._connection = connection = _Connection(self)
+            self._dialing = self._loop.create_task(self._dial(connection, effect.address))
         elif isinstance(effect, Probe):
             probe = self._loop.create_task(self._probe(effect.address))
             self._probes.add(probe)
@@ -401,28 +402,16 @@ class ZooKeeper(Operations):
         self._core.tick(self._now_ms())
         self._attend()
 
-    async def _dial(self, address: Address) -> None:
+    async def _dial(self, connection: _Connection, address: Address) -> None:
         assert self._loop is not None
-        connection = _Connection(self)
+        host, port = address
         try:
-            host, port = address
             await self._loop.create_connection(lambda: connection, host, port, ssl=self._ssl)
         except (OSError, UnicodeError) as error:
-            if self._dialing is asyncio.current_task():
-                self._dialing = None
-                self._core.lost(_describe(error), self._now_ms())
-                self._attend()
-            return
+            self._on_lost(connection, error)
         except BaseException:
             connection.hang_up()
             raise
-        if self._dialing is not asyncio.current_task():
-            connection.hang_up()  # given up in the very turn in which it came about
-            return
-        self._dialing = None
-        self._connection = connection
-        self._core.connected(self._now_ms())
-        self._attend()
 
     async def _probe(self, address: Address) -> None:
         host, port = address
@@ -440,6 +429,14 @@ class ZooKeeper(Operations):
         self._core.probed(address, answer.strip(), self._now_ms())
         self._attend()
 
+    def _on_made(self, connection: _Connection) -> None:
+        # At once, not when _dial goes on: who speaks or hangs up at once must not be missed.
+        if connection is self._connection:
+            self._core.connected(self._now_ms())
+            self._attend()
+        else:
+            connection.hang_up()
+
     def _on_data(self, connection: _Connection, data: bytes) -> None:
         if connection is self._connection:
             self._core.received(data, self._now_ms())
@@ -447,7 +444,7 @@ class ZooKeeper(Operations):
 
     def _on_lost(self, connection: _Connection, error: Exception | None) -> None:
         if connection is self._connection:
-            self._connection = None
+            self._connection = self._dialing = None
             reason = "" if error is None else _describe(error)
             self._core.lost(reason, self._now_ms())
             self._attend()
@@ -459,13 +456,11 @@ class _Connection(asyncio.Protocol):
     def __init__(self, client: ZooKeeper) -> None:
         self.client = client
         self.transport: asyncio.Transport | None = None
-        self.gone = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
         self.transport = transport
-        if self.gone:
-            transport.abort()
+        self.client._on_made(self)
 
     def data_received(self, data: bytes) -> None:
         self.client._on_data(self, data)
@@ -479,7 +474,6 @@ class _Connection(asyncio.Protocol):
 
     def hang_up(self) -> None:
         """Close without waiting for what is not yet sent."""
-        self.gone = True
         if self.transport is not None:
             self.transport.abort()
 
