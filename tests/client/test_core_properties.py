@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 from tests.client.bench import Bench, Call, brief
@@ -15,6 +16,7 @@ from tests.client.bench import Bench, Call, brief
 from zkpy.client.errors import ConnectionLoss
 from zkpy.client.events import FINAL_STATES, WatchedEvent
 from zkpy.protocol.errors import KeeperError, NoNode, SessionExpired
+from zkpy.protocol.framing import frame
 from zkpy.protocol.zoodefs import AddWatchMode, CreateMode
 
 PATHS = ["/a", "/b", "/a/c"]
@@ -219,3 +221,26 @@ class ClientMachine(RuleBasedStateMachine):
 
 
 TestClient = ClientMachine.TestCase
+
+
+@given(st.lists(st.binary(max_size=60), max_size=6), st.booleans(), st.booleans())
+def test_any_bytes_are_survived(pieces: list[bytes], framed: bool, handshaken: bool) -> None:
+    """From a server gone mad or of another kind: what waits fails, the next server is tried."""
+    bench = Bench(servers=2, start=handshaken)
+    if not handshaken:
+        bench.close_door(None, "silent")
+        bench.core.start(0)
+        bench.settle()
+        bench.core.connected(0)
+    call = bench.begin(bench.zk.get_data("/"))
+    bench.core.take_output()
+    for piece in pieces:
+        if bench.core.address is not None:
+            bench.core.received(frame(piece) if framed else piece, bench.now_ms)
+    bench.cut()
+    bench.core.lost("", bench.now_ms)
+    bench.open_doors()
+    bench.settle()
+    bench.pass_time(20_000)
+    assert call.done
+    assert bench.is_connected or bench.core.ended
