@@ -129,3 +129,14 @@ def test_a_leader_without_local_sessions() -> None:
     assert not tracker.touch(8, TIMEOUT, NOW)
     assert tracker.expired(NOW + 10 * TIMEOUT) == [7]
     tracker.remove(7)
+
+
+def test_a_session_the_leader_knows_already_is_one() -> None:
+    """It was upgraded elsewhere, and its createSession is not applied here yet (seed 30489)."""
+    tracker = learner(local=True)
+    assert not tracker.touch(7, TIMEOUT, NOW)
+    tracker.revalidated(7, TIMEOUT)
+    assert tracker.touch(7, TIMEOUT, NOW)
+    assert tracker.take_touches() == [(7, TIMEOUT)]
+    tracker.remove(7)
+    assert not tracker.touch(7, TIMEOUT, NOW)

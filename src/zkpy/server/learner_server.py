@@ -197,7 +197,7 @@ class LearnerZooKeeperServer(ZooKeeperServer):
         if cnxn is None or cnxn.closed:
             return
         if valid:
-            self.learner_tracker.touch(session_id, cnxn.timeout_ms, self.now_ms)
+            self.learner_tracker.revalidated(session_id, cnxn.timeout_ms)
             # What the session asked of other servers has been proposed, or will be refused: its
             # commits are still to come, with xids like those the client may give out anew (kazoo
             # begins with 1 on each connection).

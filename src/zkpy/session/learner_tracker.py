@@ -128,6 +128,12 @@ class LearnerSessionTracker:
         self._upgrading.pop(session_id, None)
         self._touched[session_id] = timeout_ms
 
+    def revalidated(self, session_id: int, timeout_ms: int) -> None:
+        """The leader knows it, maybe before its createSession is applied here."""
+        if self.local is not None and session_id not in self.global_sessions:
+            self._upgrading[session_id] = None
+        self._touched[session_id] = timeout_ms
+
     def remove(self, session_id: int) -> None:
         """Its closeSession has been applied."""
         self._touched.pop(session_id, None)
