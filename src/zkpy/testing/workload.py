@@ -150,6 +150,10 @@ class Client:
         self.cluster.trace(self, "disconnected: %s", reason)
         self.established = False
         self.lost_requests += len(self.sent)
+        if any(request.op == OpCode.CLOSE_SESSION for request in self.sent):
+            # A client does not ask for a session again that it has closed.
+            self.session = None
+            self.password = NO_PASSWORD
         self.sent.clear()
         self._attempt += 1
         self._later(RECONNECT_US, self._connect, self._attempt)
