@@ -72,11 +72,13 @@ def check_way(member: Member, way: str, ensemble: Ensemble) -> None:
 
 @pytest.mark.parametrize("kinds", MIXES)
 def test_followers_catch_up_in_every_way(kinds: tuple[str, ...], tmp_path: Path) -> None:
+    # Of two followers of one kind, one is enough.
+    sids = (1, 2) if kinds[0] != kinds[1] else (1,)
     with new_ensemble(tmp_path / "e", kinds, properties=PROPERTIES) as ensemble:
         start_led_by_three(ensemble)
         leader = ensemble[3]
         write(leader, "/before")
-        for sid in (1, 2):
+        for sid in sids:
             follower = ensemble[sid]
             for way, count in ((DIFF, 20), (SNAP, MORE_THAN_IN_MEMORY)):
                 follower.kill()
@@ -86,7 +88,7 @@ def test_followers_catch_up_in_every_way(kinds: tuple[str, ...], tmp_path: Path)
                 check_way(follower, way, ensemble)
                 write(follower, f"/by-{sid}")
         check_equal_trees(ensemble)
-        for sid in (1, 2):
+        for sid in sids:
             write(ensemble[3 - sid], f"/before-truncation-{sid}")
             ensemble.wait_until_equal()
             ensemble.kill()
