@@ -21,7 +21,9 @@ from zkpy.protocol import packets as packets_module
 from zkpy.protocol.errors import DecodeError
 from zkpy.protocol.packets import (
     ACK,
+    COMMITANDACTIVATE,
     DIFF,
+    INFORMANDACTIVATE,
     NEWLEADER,
     REVALIDATE,
     Notification,
@@ -491,3 +493,24 @@ def silence_of_the_leader_borne(patch: Patch) -> None:
 def config_taken_from_the_snapshot(patch: Patch) -> None:
     """ZOOKEEPER-3829: what a SNAP has in /zookeeper/config is left there."""
     patch.setattr(ZKDatabase, "set_config", lambda self, members: None)
+
+
+def any_configuration_is_newer(patch: Patch) -> None:
+    """ZOOKEEPER-1783: who looks for a leader takes over whatever other members it hears of."""
+
+    def is_newer(self: Any, text: str, sid: int) -> bool:
+        members = self._parse(text)
+        if members is None or members.same_members(self.view.committed):
+            return False
+        self._newer = members.with_version(self.view.committed.version + 1)
+        return True
+
+    patch.setattr(FastLeaderElection, "_is_newer", is_newer)
+
+
+def activation_while_catching_up_forgotten(patch: Patch) -> None:
+    """ZOOKEEPER-2172: the activation of a configuration is lost on who is catching up."""
+    for key in [key for key in STEPS if key[1] == COMMITANDACTIVATE]:
+        patch.setitem(STEPS, key, Learner._on_commit)
+    for key in [key for key in STEPS if key[1] == INFORMANDACTIVATE]:
+        patch.setitem(STEPS, key, lambda self, zxid, data: self._on_inform(zxid, data[8:]))

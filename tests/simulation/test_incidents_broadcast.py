@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from tests.simulation import broken
+from tests.simulation import broken, test_reconfig
 from tests.simulation.incidents import (
     holds,
 )
@@ -23,10 +23,11 @@ from zkpy.protocol.packets import (
 )
 from zkpy.protocol.zoodefs import OpCode
 from zkpy.quorum.follower import Follower
-from zkpy.quorum.members import parse_config_text
+from zkpy.quorum.members import PARTICIPANT, parse_config_text
 from zkpy.testing import requests
-from zkpy.testing.cluster import Shape
+from zkpy.testing.cluster import Shape, server_spec
 from zkpy.testing.history import require
+from zkpy.testing.scheduler import SECOND
 
 
 def test_27_zookeeper_1277() -> None:
@@ -174,3 +175,52 @@ def test_35_zookeeper_2819_3829() -> None:
         s.finish()
 
     holds(scenario, broken.config_taken_from_the_snapshot)
+
+
+def test_33_zookeeper_1783_1324() -> None:
+    """What a joiner begins with is not taken for the configuration, however it is asked for it."""
+
+    def scenario() -> None:
+        cluster, _ = test_reconfig.started(1)
+        established = cluster.members()
+        joiner = cluster.add_joiner(4)
+        cluster.settle()
+        for _ in range(2):
+            # All look for a leader at once, the joiner among them.
+            leader = cluster.leader()
+            assert leader is not None
+            leader.kill()
+            cluster.scheduler.run_until(cluster.scheduler.now_us + SECOND)
+            leader.start()
+            joiner.kill()
+            joiner.start()
+            cluster.settle()
+        assert cluster.members() == established
+
+    holds(scenario, broken.any_configuration_is_newer)
+
+
+def test_34_zookeeper_2172() -> None:
+    """A joiner is added while it catches up: COMMITANDACTIVATE between NEWLEADER and UPTODATE."""
+
+    def scenario() -> None:
+        cluster, admin = test_reconfig.started(1)
+        cluster.hosts[4] = joiner = cluster.add_host(4, f"{cluster.first_text}\n{line(4)}")
+        # What it gets by DIFF takes it a while to log: before that it acknowledges nothing.
+        joiner.sync_us = (SECOND, SECOND + 1)
+        assert admin.reconfig(line(1)) == 0
+        joiner.start()
+        cluster.scheduler.run_while(
+            lambda: joiner.member.role.peer_state() != "following - synchronization - diff",
+            SECOND,
+        )
+        assert admin.reconfig(line(4)) == 0
+        assert not joiner.has_role
+        cluster.settle()
+        assert cluster.members().servers[4].role == PARTICIPANT
+
+    holds(scenario, broken.activation_while_catching_up_forgotten)
+
+
+def line(sid: int) -> str:
+    return f"server.{sid}={server_spec(sid)}"
