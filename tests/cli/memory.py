@@ -137,7 +137,8 @@ class Terminal:
         console = Recorder()
         try:
             options = parse_command_line(list(arguments))
-            console.out(f"Connecting to {options.hosts}")
+            if not options.quiet:
+                console.out(f"Connecting to {options.hosts}")
             status = self.runner.run(one_shot(make_shell(options, console), options))
         except CliError as error:
             console.err(str(error))

@@ -126,9 +126,9 @@ def _acls(entries: object, number: int) -> Acls:
         return OPEN_ACL_UNSAFE
     wrong: list[str] = []
     acls: Acls = ()
-    if isinstance(entries, list) and all(isinstance(entry, str) for entry in entries):
+    if isinstance(entries, list) and all(str(entry).count(":") > 1 for entry in entries):
         for entry in entries:  # one by one: an id may contain a comma
-            scheme, _, rest = entry.partition(":")
+            scheme, _, rest = str(entry).partition(":")
             id_, _, perms = rest.rpartition(":")
             parsed = parse_acls(f"{scheme}::{perms}", wrong.append)
             acls += tuple(acl._replace(id=id_) for acl in parsed)

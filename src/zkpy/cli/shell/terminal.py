@@ -7,7 +7,6 @@ with the cursor where it was.
 
 from __future__ import annotations
 
-import shutil
 import signal
 import socket
 import threading
@@ -16,12 +15,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from zkpy.cli.shell.console import write_all
 from zkpy.cli.shell.formats import sorted_names
+from zkpy.cli.shell.line_editor import LineEditor
 from zkpy.cli.shell.table import OperationError, command_names
-
-try:
-    import readline
-except ImportError:  # built without; lines can be typed, but not edited
-    readline = None  # type: ignore[assignment]
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
@@ -43,6 +38,7 @@ class Terminal:
     def __init__(self, shell: Shell, loop: LoopThread) -> None:
         self.shell = shell
         self.loop = loop
+        self.editor = LineEditor()
         self.prompt = ""
         self.prompting = False
         self.working = False
@@ -50,6 +46,7 @@ class Terminal:
         self.waiting: deque[tuple[int, bytes]] = deque()
         self.interrupted = False  # by Ctrl-C, and the handler has not run yet
         self.poking = False
+        self.writing = False
         self.candidates: list[str] = []
 
     def run(self) -> None:
@@ -109,11 +106,7 @@ class Terminal:
         told.setblocking(False)
         signal.set_wakeup_fd(told.detach(), warn_on_full_buffer=False)
         self.loop.loop.call_soon_threadsafe(self.loop.loop.add_reader, heard, self._hear, heard)
-        if readline is not None:
-            readline.set_completer(self._complete)
-            readline.set_completer_delims(" \t")
-            libedit = "libedit" in (readline.__doc__ or "")
-            readline.parse_and_bind("bind ^I rl_complete" if libedit else "tab: complete")
+        self.editor.complete_with(self._complete)
 
     def _read(self) -> str:
         self.prompt = self.shell.prompt
@@ -140,8 +133,8 @@ class Terminal:
     def _on_interrupt(self, *_: Any) -> None:
         """Ctrl-C. Between two things to interrupt, it is too late or too early."""
         self.interrupted = False
-        if self.prompting and readline is not None:
-            self.typed = readline.get_line_buffer()
+        if self.prompting:
+            self.typed = self.editor.text()
         if self.prompting or self.working:
             raise KeyboardInterrupt
 
@@ -149,7 +142,7 @@ class Terminal:
 
     def _write(self, descriptor: int, data: bytes) -> None:
         """In the loop, or in the main thread while nobody types."""
-        if not self.prompting or readline is None:
+        if not self.prompting or not self.editor.available:
             write_all(descriptor, data)
             return
         self.waiting.append((descriptor, data))
@@ -170,20 +163,23 @@ class Terminal:
     def _on_signal(self, *_: Any) -> None:
         """In the main thread: write what is waiting, above the line being typed."""
         self.interrupted = False  # the handler for Ctrl-C had its turn before this one
-        if not self.waiting:
-            return
-        rows = self._rows_above() if self.prompting else 0
+        if self.writing:
+            return  # in the midst of itself; it goes on as long as something is waiting
+        self.writing = True
+        try:
+            while self.waiting:
+                self._write_waiting()
+        finally:
+            self.writing = False
+
+    def _write_waiting(self) -> None:
         if self.prompting:
-            write_all(1, (f"\x1b[{rows}A" if rows else "").encode() + b"\r\x1b[J")
+            row = self.editor.row(self.prompt)
+            write_all(1, (f"\x1b[{row}A" if row else "").encode() + b"\r\x1b[J")
         while self.waiting:
             write_all(*self.waiting.popleft())
         if self.prompting:
-            redraw(self.prompt)
-
-    def _rows_above(self) -> int:
-        """In which row of the line the cursor is, counted from 0."""
-        columns = shutil.get_terminal_size().columns or 80
-        return width(self.prompt + before_cursor()) // columns
+            write_all(1, self.editor.redraw(self.prompt).encode(errors="surrogateescape"))
 
     # Completion
 
@@ -212,47 +208,3 @@ class Terminal:
                 return sorted_names((await session.get_children(path))[0])
         except (OperationError, TimeoutError, ValueError):
             return []
-
-
-def library() -> Any:
-    """GNU readline itself, or what stands for it: Python's module has no names for all it can do.
-
-    Raises OSError; TypeError where the module is built in, and has no file.
-    """
-    import ctypes
-
-    return ctypes.PyDLL(readline.__file__)
-
-
-def before_cursor() -> str:
-    """The part of the line that stands before the cursor; all of it where that isn't known."""
-    import ctypes
-
-    line = readline.get_line_buffer()
-    try:
-        point = ctypes.c_int.in_dll(library(), "rl_point").value
-    except (OSError, TypeError, ValueError):
-        return line
-    return line.encode(errors="surrogateescape")[:point].decode(errors="replace")
-
-
-def redraw(prompt: str) -> None:
-    """Have the line drawn anew, from the start of an empty row.
-
-    A SIGWINCH would do that before readline 8.2, which looks first whether the size has changed.
-    Where the function can't be had, the cursor is left at the end, which is where it mostly is.
-    """
-    try:
-        library().rl_forced_update_display()
-    except (OSError, TypeError, AttributeError):
-        write_all(1, (prompt + readline.get_line_buffer()).encode(errors="surrogateescape"))
-
-
-def width(text: str) -> int:
-    """The columns `text` takes."""
-    if text.isascii():
-        return len(text)
-    import unicodedata
-
-    wide = sum(unicodedata.east_asian_width(char) in "WF" for char in text)
-    return len(text) + wide - sum(map(bool, map(unicodedata.combining, text)))
