@@ -500,6 +500,16 @@ def test_refused_credentials_end_the_client() -> None:
     assert bench.idle
 
 
+def test_nothing_is_heard_behind_the_end() -> None:
+    bench = Bench()
+    bench.core.add_auth("digest", b"", Request(OpCode.AUTH, b""), bench.now_ms)
+    bench.core.take_output()
+    refusal = frame(struct.pack(">iqi", -4, 0, AuthFailed.code))
+    bench.core.received(refusal + refusal, bench.now_ms)
+    bench.settle()
+    assert bench.states() == ["CONNECTING", "CONNECTED", "AUTH_FAILED"]
+
+
 def test_refused_credentials_of_the_constructor() -> None:
     bench = Bench(auth=[("nonsense", b"")])
     assert bench.core.state == States.AUTH_FAILED

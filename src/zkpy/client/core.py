@@ -279,15 +279,14 @@ class ClientCnxn:
     def received(self, data: bytes, now_ms: int) -> None:
         """Bytes of the connection; whatever is wrong with them, it is over then."""
         self.last_heard_ms = now_ms
-        frames = self.frames
         try:
-            for payload in frames.feed(data):
+            for payload in self.frames.feed(data):
                 if self.dialing:
                     self._on_connect_response(payload, now_ms)
                 else:
                     self._on_frame(payload)
-                if self.frames is not frames or self.ended:
-                    return  # what follows is of a connection that is over
+                if self.ended:
+                    return
         except (ProtocolError, struct.error) as error:
             what = f"not a ZooKeeper server ({error})" if self.dialing else str(error)
             self._drop(what, now_ms)
