@@ -80,6 +80,10 @@ MAX_PROBE_INTERVAL_MS: Final = 60_000
 NEVER: Final = 1 << 62
 
 
+class ReadOnlyServer(ProtocolError):
+    """A server that will not do, though it speaks the protocol."""
+
+
 class ClientCnxn:
     """One session, from the first connection to its end."""
 
@@ -288,15 +292,15 @@ class ClientCnxn:
                 if self.ended:
                     return
         except (ProtocolError, struct.error) as error:
-            what = f"not a ZooKeeper server ({error})" if self.dialing else str(error)
-            self._drop(what, now_ms)
+            foreign = self.dialing and not isinstance(error, ReadOnlyServer)
+            self._drop(f"not a ZooKeeper server ({error})" if foreign else str(error), now_ms)
 
     def _on_connect_response(self, payload: bytes, now_ms: int) -> None:
         try:
             response, offset = ConnectResponse.decode(payload)
         except DecodeError:
             if len(payload) == 16 and REPLY_HEADER.unpack(payload)[2] == NotReadOnly.code:
-                raise ProtocolError("a read-only server without local sessions") from None
+                raise ReadOnlyServer("a read-only server without local sessions") from None
             raise
         if response.timeOut <= 0:
             self.last_failure = "the session has expired"
@@ -304,7 +308,7 @@ class ClientCnxn:
             return
         read_only = len(payload) > offset and payload[offset] != 0
         if read_only and not self.read_only:
-            raise ProtocolError("a read-only server")
+            raise ReadOnlyServer("a read-only server")
         self.dialing = False
         self.connect_deadline_ms = NEVER
         self.failures = 0
