@@ -107,6 +107,7 @@ class MemoryLoop(asyncio.SelectorEventLoop):
         """Everything durable; then everybody gets what the server has sent."""
         for machine in self.servers.values():
             machine.flush()
+        self.transports = [transport for transport in self.transports if not transport.gone]
         for transport in self.transports:
             self.call_soon(transport.deliver)
 
@@ -147,7 +148,11 @@ class Terminal:
 
     def session(self, *arguments: str) -> Dialog:
         """`zkpy-cli arguments...` without a command: lines can be given to it."""
-        return Dialog(self, make_shell(parse_command_line(list(arguments)), Recorder()))
+        return Dialog(self, self.session_in_loop(*arguments))
+
+    def session_in_loop(self, *arguments: str) -> Shell:
+        """The same, for a coroutine: not connected yet."""
+        return make_shell(parse_command_line(list(arguments)), Recorder())
 
 
 class Dialog:
