@@ -294,6 +294,51 @@ def test_voters_of_both_lists_agree(seed: int) -> None:
     )
 
 
+@seeds
+def test_what_is_only_proposed_is_activated_by_nobody(seed: int) -> None:
+    """Not by a server that comes while the change waits for the new voters, either."""
+    cluster, admin = started(seed)
+    for sid in (4, 5):
+        cluster.add_joiner(sid)
+    cluster.settle()
+    leader = leader_of(cluster)
+    network = cluster.network
+    for sid in (4, 5):
+        network.block(f"z{sid}", f"z{leader}")
+    admin.send(None, None, "\n".join(line(sid) for sid in (leader, 4, 5)))
+    pause(cluster, 0.2)
+    proposed = cluster.hosts[leader].member.view.last_proposed.version
+    host = cluster.hosts[next(sid for sid in (1, 2, 3) if sid != leader)]
+    host.kill()
+    host.start()
+    pause(cluster, 0.5)
+    assert host.has_role
+    view = host.member.view
+    assert view.committed.version < proposed == view.last_proposed.version
+    network.heal()
+    cluster.settle()
+    assert cluster.members().version == proposed
+
+
+@seeds
+def test_observers_do_not_count_for_a_new_quorum(seed: int) -> None:
+    """Nor who was just made one and still follows: it may come back as one that acks nothing."""
+    cluster, admin = started(seed)
+    for sid in (4, 5):
+        cluster.add_joiner(sid)
+    cluster.settle()
+    leader = leader_of(cluster)
+    for sid in (4, 5):
+        cluster.network.block(f"z{leader}", f"z{sid}")  # it will not hear of it
+    joining = ",".join(line(sid, OBSERVER) for sid in (4, 5))
+    assert admin.reconfig(joining) == 0
+    whole = "\n".join(line(sid) for sid in (leader, 4, 5))
+    assert admin.reconfig(None, None, whole) == NO_QUORUM
+    cluster.network.heal()
+    cluster.settle()
+    assert admin.reconfig(None, None, whole) == NO_QUORUM
+
+
 def test_an_observer_without_a_log_comes_to_vote() -> None:
     cluster = ReconfigCluster(Random(1), Shape(3, 1), overrides={"sync_enabled": False})
     admin = Admin(cluster)
@@ -341,5 +386,5 @@ def test_power_fails_during_changes(seed: int) -> None:
 @seeds
 def test_clients_and_faults(seed: int) -> None:
     simulation = ReconfigSimulation(seed)
-    simulation.run()
+    simulation.run(faults=12)
     assert simulation.codes

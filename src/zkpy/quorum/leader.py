@@ -45,6 +45,7 @@ from zkpy.quorum import learner_handler as phases
 from zkpy.quorum.catch_up import Plan, plan_catch_up
 from zkpy.quorum.effects import ClosePeerPort, Effect, OpenPeerPort
 from zkpy.quorum.learner_handler import LearnerHandler
+from zkpy.quorum.members import OBSERVER
 from zkpy.quorum.reconfig import designated_leader
 from zkpy.quorum.states import BROADCAST, DISCOVERY, SYNC_SNAP, SYNCHRONIZATION
 from zkpy.quorum.verifier import QuorumMaj, verifier_of
@@ -440,12 +441,17 @@ class Leader:
 
         The reference sends it behind all that is proposed; then 3.8 fails at the COMMIT of what
         was, and afterwards logs it twice (ZOOKEEPER-4394).
+        The configuration in it becomes the learner's with UPTODATE: until we are established that
+        is what a quorum of it agrees to by its ACKs, and from then on what is committed. (The
+        reference sends one that is only proposed. The learner then looks for a quorum of servers
+        that may know nothing of it, and tells others to do the same.)
         """
         assert self.new_epoch is not None
         # Whoever acknowledges it has on disk what was committed before it, without a word on each.
         handler.synced_zxid = max(handler.synced_zxid, self.committed_zxid)
-        config = self.view.last_proposed.text().encode()
-        handler.packet(NEWLEADER, self.new_epoch << 32, config)
+        established = self.phase == BROADCAST and not self.reconfigured
+        members = self.view.committed if established else self.view.last_proposed
+        handler.packet(NEWLEADER, self.new_epoch << 32, members.text().encode())
         if not handler.is_observer:
             self._start_forwarding(handler)
 
@@ -701,10 +707,16 @@ class Leader:
     def connected_quorum_of(self, members: Members) -> bool:
         """Whether a quorum of `members` is connected and caught up.
 
+        Not counted is who was made an observer and has not noticed yet: should it come back as
+        one, it would acknowledge nothing, and what waits for it would wait for ever.
         Source: PrepRequestProcessor, isQuorumSynced.
         """
         verifier = verifier_of(members)
-        sids = {h.sid for h in self._followers if h.phase == phases.BROADCAST}
+        sids = {
+            handler.sid
+            for handler in self._followers
+            if handler.phase == phases.BROADCAST and self.view.role_of(handler.sid) != OBSERVER
+        }
         sids.add(self.my_id)
         return verifier.contains_quorum(sids & set(verifier.voters))
 

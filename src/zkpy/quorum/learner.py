@@ -601,7 +601,10 @@ class Learner:
         log.info("Learner received UPTODATE message")
         assert self.new_epoch is not None
         config = self._new_leader_config
-        if config is not None and self.view.reconfig_enabled:
+        # One that is newer than all that is committed is only proposed: Apache's leader sends it
+        # to whoever comes while it waits for its quorum. Its commit activates it.
+        established_zxid = max(self.new_epoch << 32, self.committed_zxid)
+        if config is not None and self.view.reconfig_enabled and config.version <= established_zxid:
             self.reconfigured.append((config, None, self.new_epoch << 32))
         self._send(encode_packet(ACK, self.new_epoch << 32))
         self.phase = BROADCAST
