@@ -361,7 +361,6 @@ def test_12_zookeeper_3526() -> None:
                 "local_sessions_upgrading_enabled": True,
             }
         )
-        s.checker.local_sessions = True
         s.lead(s.c)
         s.create(s.client(s.c), "/before")
         s.settle()

@@ -102,6 +102,7 @@ class Cluster:
             skip_acl=bool((overrides or {}).get("reconfig_enabled")),
         )
         self.overrides = overrides or {}
+        self.checker.local_sessions = bool(self.overrides.get("local_sessions_enabled"))
         members = parse_config_text(shape.text())
         self.hosts = {sid: Host(self, sid, self.config(sid, members)) for sid in members.servers}
 

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 
     from zkpy.quorum.effects import Effect
     from zkpy.quorum.link import Link
+    from zkpy.quorum.verifier import QuorumVerifier
     from zkpy.server.cnxn import ServerCnxn
     from zkpy.server.settings import Config
     from zkpy.testing.cluster import Cluster
@@ -109,6 +110,7 @@ class Host:
         self._timer_ms = 1 << 62
         self._leads: Leader | None = None
         self._committed_zxid = -1
+        self._verifiers: list[QuorumVerifier] = []
         self._shown_zxid = -1
         self._clock_base_ms = self.rng.randrange(1 << 30)
         self.cluster.network.switch_on(self.name)
@@ -490,11 +492,20 @@ class Host:
             self._committed_zxid = leader.committed_zxid
             now_us = self.cluster.scheduler.now_us
             checker.committed(self.sid, leader.committed_zxid, self._on_quorum, now_us)
+        self._verifiers = member.view.verifiers()
         tree = member.server.tree
         if tree.last_processed_zxid != self._shown_zxid and self.has_role:
             self._shown_zxid = tree.last_processed_zxid
             checker.shows(self.name, tree)
 
     def _on_quorum(self, zxid: int) -> bool:
-        hosts = self.cluster.hosts.values()
-        return self.member.view.has_quorum({h.sid for h in hosts if h.durable_zxid >= zxid})
+        """Whether a quorum has a txn on disk, by the configurations of its time.
+
+        That is those of now, or of the last time we looked, if a reconfiguration was just begun.
+        """
+        sids = {host.sid for host in self.cluster.hosts.values() if host.durable_zxid >= zxid}
+        return any(
+            all(verifier.contains_quorum(sids) for verifier in verifiers)
+            for verifiers in (self.member.view.verifiers(), self._verifiers)
+            if verifiers
+        )

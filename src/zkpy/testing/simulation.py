@@ -85,7 +85,6 @@ class Simulation:
         self.cluster.network.bytes_per_second = rng.choice((10_000_000, 10_000_000, 100_000))
         self.cluster.checker.expiry_slack_ms = self.cluster.checker_slack_ms
         self.cluster.on_death = self._died
-        self.cluster.checker.local_sessions = bool(values["local_sessions_enabled"])
         if rng.random() < 0.3:
             for host in self.cluster.hosts.values():
                 host.clock_rate = rng.uniform(0.95, 1.05)
