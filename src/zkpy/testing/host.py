@@ -19,15 +19,14 @@ from zkpy.quorum.effects import (
     RebindElectionPort,
     Stop,
 )
-from zkpy.quorum.leader import Leader
 from zkpy.quorum.members import ANY_ADDRESS
-from zkpy.quorum.states import BROADCAST
 from zkpy.server.leader_server import LeaderZooKeeperServer
 from zkpy.server.learner_server import LearnerZooKeeperServer
 from zkpy.server.member import Member
 from zkpy.testing import disk as faults
 from zkpy.testing.disk import SimulatedDisk
 from zkpy.testing.history import Violation
+from zkpy.testing.inspection import Inspection
 from zkpy.testing.sockets import ClientSocket, PeerSocket
 from zkpy.testing.storage import LogThread, SimulatedDatabase, Snapshots
 
@@ -39,7 +38,6 @@ if TYPE_CHECKING:
 
     from zkpy.quorum.effects import Effect
     from zkpy.quorum.link import Link
-    from zkpy.quorum.verifier import QuorumVerifier
     from zkpy.server.cnxn import ServerCnxn
     from zkpy.server.settings import Config
     from zkpy.testing.cluster import Cluster
@@ -108,10 +106,7 @@ class Host:
         self._backlog.clear()
         self._turn_due = False
         self._timer_ms = 1 << 62
-        self._leads: Leader | None = None
-        self._committed_zxid = -1
-        self._verifiers: list[QuorumVerifier] = []
-        self._shown_zxid = -1
+        self.inspection = Inspection(self)
         self._clock_base_ms = self.rng.randrange(1 << 30)
         self.cluster.network.switch_on(self.name)
         self._guarded(self._start, ())
@@ -271,7 +266,7 @@ class Host:
         appended = member.take_appended()
         if appended:
             self.cluster.checker.proposed(appended)
-        self.observe()
+        self.inspection.look()
         self._flush_links()
         if self.snapshots.tree is not member.database.tree:
             self.snapshots.abort()
@@ -285,7 +280,7 @@ class Host:
         self._flush_clients()
         for effect in member.take_effects():
             self._perform(effect)
-        self.observe()
+        self.inspection.look()
         self._set_timer()
         if member.outbox or member.server.dirty:
             self._wake()
@@ -472,40 +467,3 @@ class Host:
     def has_role(self) -> bool:
         """Whether it leads, or has caught up with whom it follows."""
         return isinstance(self.member.server, LeaderZooKeeperServer | LearnerZooKeeperServer)
-
-    def observe(self) -> None:
-        """Show the checker what this member does."""
-        member = self.member
-        checker = self.cluster.checker
-        zab = member.zab
-        if isinstance(zab, Leader) and zab.phase == BROADCAST:
-            if zab is not self._leads:
-                self._leads = zab
-                self._committed_zxid = -1
-                assert zab.new_epoch is not None
-                checker.established(self.sid, zab.new_epoch, zab._summary[1])
-                self.cluster.trace(self, "leads epoch %#x", zab.new_epoch)
-                self.cluster.count("leader")
-        leader = self._leads
-        # Also of one that is over: what it committed last may have ended it.
-        if leader is not None and leader.committed_zxid != self._committed_zxid:
-            self._committed_zxid = leader.committed_zxid
-            now_us = self.cluster.scheduler.now_us
-            checker.committed(self.sid, leader.committed_zxid, self._on_quorum, now_us)
-        self._verifiers = member.view.verifiers()
-        tree = member.server.tree
-        if tree.last_processed_zxid != self._shown_zxid and self.has_role:
-            self._shown_zxid = tree.last_processed_zxid
-            checker.shows(self.name, tree)
-
-    def _on_quorum(self, zxid: int) -> bool:
-        """Whether a quorum has a txn on disk, by the configurations of its time.
-
-        That is those of now, or of the last time we looked, if a reconfiguration was just begun.
-        """
-        sids = {host.sid for host in self.cluster.hosts.values() if host.durable_zxid >= zxid}
-        return any(
-            all(verifier.contains_quorum(sids) for verifier in verifiers)
-            for verifiers in (self.member.view.verifiers(), self._verifiers)
-            if verifiers
-        )
