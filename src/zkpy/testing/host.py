@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import deque
 
-from zkpy.persistence.errors import DiskError, PersistenceError
+from zkpy.persistence.errors import CorruptFile, DiskError, PersistenceError
 from zkpy.persistence.store import FileTxnSnapLog
 from zkpy.quorum.effects import (
     ClosePeerPort,
@@ -116,7 +116,11 @@ class Host:
         store.open()
         database = SimulatedDatabase(store, self.disk, self.config)
         database.host = self
-        database.load()
+        try:
+            database.load()
+        except CorruptFile as error:
+            self._mend(error)
+            database.load()
         if database.digest_mismatches:
             raise Violation(f"{self} has wrong digests after its start")
         self.cluster.check_loaded(self, database)
@@ -140,6 +144,19 @@ class Host:
         self.cluster.network.listen(self._client_address, self._client_connects)
         self.cluster.trace(self, "starts with %#x", database.last_zxid)
         self.member.start()
+
+    def _mend(self, error: CorruptFile) -> None:
+        """What an operator does, told that a record was torn while power failed: cut it off.
+
+        That nothing durable goes with it, the checks of what was loaded will tell.
+        """
+        if "no record follows" not in error.reason or error.offset is None:
+            raise error
+        self.cluster.trace(self, "is mended: %s", error)
+        file = self.disk.open(error.path)
+        file.truncate(error.offset)
+        file.fdatasync()
+        file.close()
 
     def kill(self) -> None:
         """End the process at once; what it has written to files stays, synced or not."""
