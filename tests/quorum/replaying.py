@@ -38,7 +38,8 @@ from zkpy.protocol.txns import ErrorTxn, SetDataTxn, TxnHeader, decode_txn, enco
 from zkpy.protocol.zoodefs import OpCode
 from zkpy.quorum.effects import Dial, Effect
 from zkpy.quorum.follower import Follower
-from zkpy.quorum.leader import Leader, LeaderSettings
+from zkpy.quorum.leader import Leader
+from zkpy.quorum.leader_settings import LeaderSettings
 from zkpy.quorum.learner import Learner
 from zkpy.quorum.learner_handler import LearnerHandler
 from zkpy.quorum.link import Link

@@ -9,7 +9,7 @@ import struct
 from typing import Any
 
 import pytest
-from tests.quorum.test_leader import LeaderHost, Learner
+from tests.quorum.leader_host import LeaderHost, Learner
 from tests.server.machine import START_MS, WALL_MS, Client, Machine
 from tests.support import wire
 

@@ -33,12 +33,14 @@ from zkpy.protocol.packets import (
 )
 from zkpy.quorum import election as election_module
 from zkpy.quorum import leader as leader_module
+from zkpy.quorum import leader_elect as leader_elect_module
 from zkpy.quorum.catch_up import Plan
 from zkpy.quorum.cnx_manager import QuorumCnxManager
 from zkpy.quorum.committed_log import CommittedLog
 from zkpy.quorum.election import FastLeaderElection, supporters
 from zkpy.quorum.follower import Follower
-from zkpy.quorum.leader import HANDLERS, Leader
+from zkpy.quorum.leader import Leader
+from zkpy.quorum.leader_elect import HANDLERS
 from zkpy.quorum.learner import STEPS, Learner
 from zkpy.quorum.learner_handler import BROADCAST as BROADCAST_PHASE
 from zkpy.quorum.learner_handler import SYNC as SYNC_PHASE
@@ -146,8 +148,9 @@ def sync_without_a_quorum(patch: Patch) -> None:
     """As Apache: whoever once was leader answers a sync."""
 
     def sync(self: Any, token: Any) -> None:
-        self._proven_syncs.append((token, self.last_zxid))
-        self._release_syncs()
+        self._syncs.pending += 1
+        self._syncs._proven.append((token, self.last_zxid))
+        self._syncs.release(self.committed_zxid)
 
     patch.setattr(Leader, "sync", sync)
 
@@ -334,7 +337,7 @@ def trunc_left_out(patch: Patch) -> None:
         proposals = [p for p in database.committed_log.proposals if p[0] > peer_zxid]
         return Plan(DIFF, database.last_zxid, proposals, database.last_zxid)
 
-    patch.setattr(leader_module, "plan_catch_up", plan)
+    patch.setattr(leader_elect_module, "plan_catch_up", plan)
 
 
 def epochs_not_repaired(patch: Patch) -> None:

@@ -17,6 +17,7 @@ from tests.simulation.scenario import Scenario
 
 from zkpy.protocol.zoodefs import OpCode
 from zkpy.quorum.leader import Leader
+from zkpy.quorum.sync_requests import SyncRequests
 from zkpy.testing import requests
 from zkpy.testing.history import Violation
 from zkpy.testing.workload import Client
@@ -90,30 +91,30 @@ def test_sync_at_a_deposed_leader_is_not_answered() -> None:
 
 def a_quorum_that_once_answered(patch: Patch) -> None:
     """Answers to PINGs from before the sync are good enough."""
-    original = Leader._start_round
+    original = SyncRequests.start_round
 
-    def start_round(self: Any) -> None:
-        for handler in self._followers:
+    def start_round(self: Any, followers: Any, *zxids: int) -> None:
+        for handler in followers if self._waiting and self._round is None else ():
             handler.pings_answered = handler.pings_sent + 1
-        original(self)
+        original(self, followers, *zxids)
 
-    patch.setattr(Leader, "_start_round", start_round)
+    patch.setattr(SyncRequests, "start_round", start_round)
 
 
 def whoever_is_left(patch: Patch) -> None:
     """The followers that there still are stand for a quorum."""
-    original = Leader.ping_answered
+    original = SyncRequests.ping_answered
 
-    def ping_answered(self: Any) -> None:
-        view, round = self.view, self._round
+    def ping_answered(self: Any, committed_zxid: int) -> None:
+        view, round = self._view, self._round
         answered = round is not None and any(
             handler.pings_answered >= mark for handler, mark in round.marks.items()
         )
         with pytest.MonkeyPatch.context() as inner:
             inner.setattr(type(view), "has_quorum", lambda self, sids: answered)
-            original(self)
+            original(self, committed_zxid)
 
-    patch.setattr(Leader, "ping_answered", ping_answered)
+    patch.setattr(SyncRequests, "ping_answered", ping_answered)
 
 
 @pytest.mark.parametrize(

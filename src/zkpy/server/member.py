@@ -21,7 +21,8 @@ from zkpy.quorum.cnx_manager import QuorumCnxManager
 from zkpy.quorum.effects import ELECTION, Dial, Effect, RebindClientPort, RebindElectionPort, Stop
 from zkpy.quorum.election import FastLeaderElection
 from zkpy.quorum.follower import Follower
-from zkpy.quorum.leader import Leader, LeaderSettings
+from zkpy.quorum.leader import Leader
+from zkpy.quorum.leader_settings import LeaderSettings
 from zkpy.quorum.learner_handler import LearnerHandler
 from zkpy.quorum.link import Link
 from zkpy.quorum.members import OBSERVER, Members
