@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
 # After everything is healed: to elect, to catch up, to serve. And for the last writes.
 ENDLESS: Final = 1 << 30
-CONVERGENCE_S: Final = 30
-LAST_WRITES_S: Final = 20
+CONVERGENCE_S: Final = 15
+LAST_WRITES_S: Final = 15
 # For sessions nobody speaks for to expire.
 EXPIRY_S: Final = 40
 OVERRIDES: Final[dict[str, tuple[object, ...]]] = {
