@@ -23,6 +23,8 @@ _REPLY_DECODERS: Final[dict[int, Any]] = {
     OpCode.CREATE: r.CreateResponse,
     OpCode.CREATE2: r.Create2Response,
 }
+# Bytes of data in a node.
+SIZES: Final = (1, 8, 8, 30)
 # All of them let everybody do everything.
 ACLS: Final[tuple[Acls, ...]] = (
     OPEN_ACL_UNSAFE,
@@ -165,9 +167,10 @@ PING_FRAME: Final = _HEAD.pack(8, Xid.PING, OpCode.PING)
 class RequestSource:
     """Random requests on few nodes, so that clients meet."""
 
-    def __init__(self, rng: Random, depth: int = 2) -> None:
+    def __init__(self, rng: Random, depth: int = 2, sizes: tuple[int, ...] = SIZES) -> None:
         self.rng = rng
         self.depth = depth
+        self.sizes = sizes
 
     def path(self) -> str:
         rng = self.rng
@@ -198,7 +201,7 @@ class RequestSource:
 
     def _data(self) -> bytes:
         rng = self.rng
-        return rng.randbytes(rng.choice((1, 8, 8, 30)))
+        return rng.randbytes(rng.choice(self.sizes))
 
     def _create(self, path: str) -> Request:
         rng = self.rng

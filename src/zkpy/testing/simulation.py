@@ -12,7 +12,7 @@ from random import Random
 from zkpy.testing.cluster import Cluster, Shape
 from zkpy.testing.faults import Nemesis
 from zkpy.testing.history import require
-from zkpy.testing.requests import RequestSource
+from zkpy.testing.requests import SIZES, RequestSource
 from zkpy.testing.scheduler import SECOND
 from zkpy.testing.workload import Client
 
@@ -59,8 +59,9 @@ def random_shape(rng: Random, servers: int) -> Shape:
 class Simulation:
     """One seed. `servers` in all; `tracer` is told what happens."""
 
-    # How long clients wait between requests, at most.
+    # How long clients wait between requests, at most, and how much they put into nodes.
     think_us = 400_000
+    sizes: tuple[int, ...] = SIZES
 
     def __init__(
         self,
@@ -83,6 +84,8 @@ class Simulation:
             tracer=tracer,
         )
         self.cluster.network.bytes_per_second = rng.choice((10_000_000, 10_000_000, 100_000))
+        if self.cluster.network.bytes_per_second > 1_000_000:
+            self.sizes = rng.choice((SIZES, SIZES, (1, 30, 3000), (8, 30_000)))
         self.cluster.checker.expiry_slack_ms = self.cluster.checker_slack_ms
         self.cluster.on_death = self._died
         if rng.random() < 0.3:
@@ -98,7 +101,7 @@ class Simulation:
             client = Client(
                 self.cluster,
                 len(self.clients) + 1,
-                RequestSource(self.rng),
+                RequestSource(self.rng, sizes=self.sizes),
                 left=requests_each,
                 timeout_ms=self.rng.choice((4000, 5000, 8000)),
                 addresses=self.cluster.addresses(),
