@@ -59,13 +59,13 @@ def root(zkpy: oracle.Server) -> str:
 class Window:
     """zkpy-cli in a terminal."""
 
-    def __init__(self, server: oracle.Server, *options: str) -> None:
-        self.hosts = server.hosts
-        command = [*COMMAND, "-server", server.hosts, *options]
+    def __init__(self, hosts: str, *options: str) -> None:
+        self.hosts = hosts
+        command = [*COMMAND, "-server", hosts, *options]
         self.terminal = Terminal(command, environment=ENVIRONMENT)
         self.terminal.screen.columns = COLUMNS
         set_columns(self.terminal.fd)
-        self.see(f"[zk: {server.hosts}(CONNECTED) 0]")
+        self.see(f"[zk: {hosts}(CONNECTED) 0]")
 
     def type(self, text: str) -> None:
         self.terminal.type(text)
@@ -112,7 +112,7 @@ def set_columns(fd: int) -> None:
 
 @pytest.fixture
 def window(zkpy: oracle.Server) -> Iterator[Window]:
-    window = Window(zkpy)
+    window = Window(zkpy.hosts)
     yield window
     window.terminal.close()
 
@@ -265,7 +265,7 @@ def test_watch_until_ctrl_c(window: Window, zkpy: oracle.Server, root: str) -> N
 
 def test_events_of_several_sessions(zkpy: oracle.Server, window: Window, root: str) -> None:
     """What the other window does is seen here, and the own line is not lost."""
-    other = Window(zkpy, "-timeout", "1000")
+    other = Window(zkpy.hosts, "-timeout", "1000")
     try:
         window.run(f"ls -w {root}")
         window.type("ls /zookeeper")
@@ -285,7 +285,7 @@ def test_events_of_several_sessions(zkpy: oracle.Server, window: Window, root: s
 
 def test_server_stops_and_comes_back(start_server: StartServer) -> None:
     server = start_server("zkpy", {"tickTime": 2000})
-    window = Window(server)
+    window = Window(server.hosts)
     try:
         window.run("create -e /eph x")
         window.run("get -w /eph")
@@ -305,7 +305,7 @@ def test_server_stops_and_comes_back(start_server: StartServer) -> None:
 
 
 def test_session_expires(zkpy: oracle.Server, root: str) -> None:
-    window = Window(zkpy, "-timeout", "400")
+    window = Window(zkpy.hosts, "-timeout", "400")
     try:
         window.run(f"create -e {root}/eph x")
         window.terminal.process.send_signal(signal.SIGSTOP)

@@ -32,7 +32,8 @@ CONFIG_NODE: Final = "/zookeeper/config"
 # How long the first prompt waits for the connection, so that it can say CONNECTED.
 FIRST_WAIT_S: Final = 1.0
 BATCHES_IN_FLIGHT: Final = 10
-_FOREIGN: Final = "not a ZooKeeper server"
+# Reasons of a lost connection that the reference's words would not let anybody guess.
+_TOLD: Final = ("not a ZooKeeper server", "without local sessions")
 
 
 class Session:
@@ -78,7 +79,8 @@ class Session:
         except KeeperError as error:
             self.zk.watcher = None
             await self.zk.close()
-            raise CliError(code_text(error.code)) from None
+            reason = operation_error(error, None).reason
+            raise CliError(code_text(error.code) + reason) from None
 
     async def connected(self, timeout_s: float = FIRST_WAIT_S) -> bool:
         """Wait a while for a connection."""
@@ -217,6 +219,7 @@ async def _error_of(task: asyncio.Task[list[object]]) -> KeeperError | None:
 
 
 def operation_error(error: KeeperError, path: str | None) -> OperationError:
-    """What the shell says of `error`; only where nobody would guess, also how it came about."""
+    """What the shell says of `error`."""
     reason = error.reason if isinstance(error, ConnectionLoss) else ""
-    return OperationError(error.code, path, f" ({reason})" if _FOREIGN in reason else "")
+    told = any(text in reason for text in _TOLD)
+    return OperationError(error.code, path, f" ({reason})" if told else "")

@@ -73,6 +73,20 @@ async def walk(zk: Session, root: str, max_depth: int | None = None) -> AsyncIte
             levels.append(_Level(path, sorted_names(names_or_none)))
 
 
+async def listing(zk: Session, root: str) -> list[str]:
+    """The paths of a subtree, breadth first. Raises OperationError, also if a node just went."""
+    paths = [root]
+    seen = 0  # of these the children have been asked for
+    while seen < len(paths):
+        chunk = paths[seen : seen + CHUNK]
+        seen += len(chunk)
+        children = await asyncio.gather(*(zk.get_children(path) for path in chunk))
+        for path, (names, _) in zip(chunk, children, strict=True):
+            prefix = "" if path == "/" else path
+            paths += [f"{prefix}/{name}" for name in names]
+    return paths
+
+
 async def look(zk: Session, path: str) -> tuple[list[str] | None, Stat | None] | None:
     """A node's children and stat; (None, None) if it may not be read; None if it is gone."""
     try:

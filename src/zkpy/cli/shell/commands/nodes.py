@@ -26,6 +26,7 @@ from zkpy.cli.shell.formats import (
 from zkpy.cli.shell.parser import Arguments, Option
 from zkpy.cli.shell.table import CliError, OperationError, command
 from zkpy.cli.shell.texts import code_text
+from zkpy.cli.shell.walk import listing
 from zkpy.protocol.acl import OPEN_ACL_UNSAFE
 from zkpy.protocol.zoodefs import TTL_MAX_MS, CreateMode
 
@@ -118,10 +119,7 @@ async def deleteall(ctx: Context, args: Arguments) -> int:
     except CliError:
         raise CliError("-b argument must be an int value") from None
     path = checked(args.words[0])
-    paths = [path]
-    for parent in paths:  # grows meanwhile: the listing is breadth first
-        prefix = "" if parent == "/" else parent
-        paths += [f"{prefix}/{name}" for name in (await ctx.zk.get_children(parent))[0]]
+    paths = await listing(ctx.zk, path)
     paths.reverse()
     if batch_size > 0:
         if not await ctx.zk.delete_batches(paths, batch_size):
