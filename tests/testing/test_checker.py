@@ -11,9 +11,10 @@ from zkpy.datatree.tree import DataTree
 from zkpy.protocol import records as r
 from zkpy.protocol import txns as t
 from zkpy.protocol.acl import OPEN_ACL_UNSAFE
-from zkpy.protocol.zoodefs import EventType, OpCode
+from zkpy.protocol.zoodefs import AddWatchMode, EventType, OpCode
 from zkpy.testing import requests
-from zkpy.testing.checker import CHILD, DATA, EXIST, Checker, SessionView, Violation
+from zkpy.testing.checker import CHILD, DATA, EXIST, Checker, SessionView
+from zkpy.testing.history import Violation
 from zkpy.testing.requests import Request
 
 E1, E2 = 1 << 32, 2 << 32
@@ -496,3 +497,53 @@ def test_set_watches_need_not_tell_what_is_undone(ensemble: Ensemble) -> None:
     ensemble.checker.watches_set(view, before, zxid, 0)
     ensemble.checker.pinged(view, zxid, 0)
     assert len(view.watches) == 3
+
+
+# ---------------------------------------------------------------------- persistent watches
+
+
+def persistently(ensemble: Ensemble, mode: int) -> SessionView:
+    view = ensemble.session()
+    zxid = ensemble.create("/a")
+    ensemble.reply(view, requests.add_watch("/a", mode), zxid)
+    return view
+
+
+def test_a_persistent_watch_tells_of_all(ensemble: Ensemble) -> None:
+    view = persistently(ensemble, AddWatchMode.PERSISTENT)
+    for version in (1, 2):
+        zxid = ensemble.txn(OpCode.SET_DATA, t.SetDataTxn("/a", b"", version))
+        ensemble.checker.event(view, EventType.NODE_DATA_CHANGED, "/a", zxid, 0)
+    child = ensemble.create("/a/b")
+    ensemble.checker.event(view, EventType.NODE_CHILDREN_CHANGED, "/a", child, 0)
+    below = ensemble.txn(OpCode.SET_DATA, t.SetDataTxn("/a/b", b"", 1))
+    ensemble.checker.pinged(view, below, 0)
+
+
+def test_a_recursive_watch_tells_of_all_below(ensemble: Ensemble) -> None:
+    view = persistently(ensemble, AddWatchMode.PERSISTENT_RECURSIVE)
+    zxid = ensemble.create("/a/b")
+    with pytest.raises(Violation, match="there is no watch"):
+        ensemble.checker.event(view, EventType.NODE_CHILDREN_CHANGED, "/a", zxid, 0)
+    ensemble.checker.event(view, EventType.NODE_CREATED, "/a/b", zxid, 0)
+    zxid = ensemble.create("/ab")  # not below
+    ensemble.checker.pinged(view, zxid, 0)
+    zxid = ensemble.txn(OpCode.DELETE, t.DeleteTxn("/a/b"))
+    with pytest.raises(Violation, match="was not told of"):
+        ensemble.checker.pinged(view, zxid, 0)
+
+
+def test_what_never_happened(ensemble: Ensemble) -> None:
+    view = persistently(ensemble, AddWatchMode.PERSISTENT)
+    with pytest.raises(Violation, match="never happened"):
+        ensemble.checker.event(view, EventType.NODE_DATA_CHANGED, "/a", ensemble.zxid, 0)
+
+
+def test_what_changes_while_there_is_no_connection_is_not_told(ensemble: Ensemble) -> None:
+    view = persistently(ensemble, AddWatchMode.PERSISTENT)
+    zxid = ensemble.txn(OpCode.SET_DATA, t.SetDataTxn("/a", b"", 1))
+    ensemble.checker.watches_set(view, zxid - 1, zxid, 0)
+    ensemble.checker.pinged(view, zxid, 0)
+    zxid = ensemble.txn(OpCode.SET_DATA, t.SetDataTxn("/a", b"", 2))
+    with pytest.raises(Violation, match="was not told of"):
+        ensemble.checker.pinged(view, zxid, 0)

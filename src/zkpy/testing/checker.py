@@ -12,8 +12,9 @@ from zkpy.datatree.digest import tree_digest
 from zkpy.datatree.node import NODE_STAT
 from zkpy.protocol import txns as t
 from zkpy.protocol.jute import Record
-from zkpy.protocol.zoodefs import EventType, OpCode
-from zkpy.testing.history import History, NodeState, Violation, parent_of, require
+from zkpy.protocol.zoodefs import AddWatchMode, EventType, OpCode
+from zkpy.testing.history import History, NodeState, parent_of, require
+from zkpy.testing.persistent import PersistentWatches
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -22,8 +23,6 @@ if TYPE_CHECKING:
 
     from zkpy.datatree.tree import DataTree
     from zkpy.testing.requests import Request
-
-__all__ = ["Checker", "SessionView", "Violation", "require"]
 
 # Kinds of watches that a client holds.
 DATA: Final = 0
@@ -45,6 +44,7 @@ MISSED: Final[dict[int, tuple[int, ...]]] = {
     EventType.NODE_CHILDREN_CHANGED: (CHILD,),
 }
 
+RECURSIVE: Final = AddWatchMode.PERSISTENT_RECURSIVE
 NO_NODE: Final = -101
 BAD_VERSION: Final = -103
 NO_CHILDREN_FOR_EPHEMERALS: Final = -108
@@ -64,9 +64,17 @@ STATE_ERRORS: Final = frozenset(
 class SessionView:
     """What a client knows of its session."""
 
-    __slots__ = ("heard_us", "last_zxid", "position", "session_id", "timeout_ms", "watches")
+    __slots__ = (
+        "heard_us",
+        "last_zxid",
+        "persistent",
+        "position",
+        "session_id",
+        "timeout_ms",
+        "watches",
+    )
 
-    def __init__(self, session_id: int, timeout_ms: int, now_us: int) -> None:
+    def __init__(self, session_id: int, timeout_ms: int, now_us: int, history: History) -> None:
         self.session_id = session_id
         self.timeout_ms = timeout_ms
         self.heard_us = now_us
@@ -75,6 +83,7 @@ class SessionView:
         self.position = 0
         # (kind, path) -> zxid of the state the client knows of.
         self.watches: dict[tuple[int, str], int] = {}
+        self.persistent = PersistentWatches(history)
 
 
 class Checker:
@@ -257,7 +266,7 @@ class Checker:
             "session %#x was given out before it was committed",
             session_id,
         )
-        view = self.sessions[session_id] = SessionView(session_id, timeout_ms, now_us)
+        view = self.sessions[session_id] = SessionView(session_id, timeout_ms, now_us, self.history)
         return view
 
     def refused(self, old: SessionView | None) -> None:
@@ -311,6 +320,8 @@ class Checker:
         else:
             kinds = list(USED_UP[type])
         found = [kind for kind in kinds if view.watches.pop((kind, path), None) is not None]
+        if zxid != -1 and view.persistent.told(type, path, zxid):
+            return
         require(found, "an event of type %s for %s, on which there is no watch", type, path)
 
     def pinged(self, view: SessionView, zxid: int, now_us: int) -> None:
@@ -333,10 +344,12 @@ class Checker:
             require(not missed, "setWatches kept quiet about %s (kind %s)", path, kind)
         for key in view.watches:
             view.watches[key] = zxid
+        view.persistent.set_again(zxid)
 
     def _missed(self, view: SessionView, zxid: int) -> None:
         """No reply may show what a watch has to tell of first."""
         history = self.history
+        view.persistent.check(zxid)
         for (kind, path), known_zxid in view.watches.items():
             event = history.first_event(path, kind == CHILD, known_zxid)
             require(
@@ -358,6 +371,11 @@ class Checker:
             self._moves_on(view, zxid, now_us)
             self._missed(view, zxid)
             self._read(view, request, zxid, err, body)
+        elif op == OpCode.ADD_WATCH:
+            require(err == 0, "%s fails with %s", request, err)
+            self._moves_on(view, zxid, now_us)
+            self._missed(view, zxid)
+            view.persistent.add(request.path, request.version == RECURSIVE, zxid)
         elif op == OpCode.SYNC:
             self.syncs += 1
             require(

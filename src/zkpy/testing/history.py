@@ -73,6 +73,10 @@ def parent_of(path: str) -> str:
     return path.rpartition("/")[0] or "/"
 
 
+def _zxid_of(event: tuple[int, int, str]) -> int:
+    return event[0]
+
+
 class History:
     """All txns that were committed, and what they did.
 
@@ -97,6 +101,8 @@ class History:
         self.closing_sessions: set[int] = set()  # a closeSession was at least proposed
         self.ephemerals: dict[int, set[str]] = {}
         self.paths: dict[str, PathHistory] = {}
+        # Of all paths, rising by zxid: zxid, type of event, path.
+        self.events: list[tuple[int, int, str]] = []
         for path in ("/", "/zookeeper", "/zookeeper/quota", "/zookeeper/config"):
             self._set(path, NodeState(b"", 0, 0, 0, 0), 0)
             if path != "/":
@@ -208,7 +214,7 @@ class History:
             self.ephemerals.setdefault(owner, set()).add(path)
         self._set(path, NodeState(data, 0, owner, zxid, zxid, acl), zxid)
         self._add_child(path, zxid)
-        self.history_of(path).data_events.append((zxid, EventType.NODE_CREATED))
+        self._fires(self.history_of(path).data_events, zxid, EventType.NODE_CREATED, path)
 
     def _set_data(self, record: t.SetDataTxn, zxid: int) -> None:
         path = record.path or ""
@@ -222,7 +228,7 @@ class History:
             )
         state = NodeState(record.data, record.version, old.owner, old.czxid, zxid, old.acl)
         self._set(path, state, zxid)
-        self.history_of(path).data_events.append((zxid, EventType.NODE_DATA_CHANGED))
+        self._fires(self.history_of(path).data_events, zxid, EventType.NODE_DATA_CHANGED, path)
 
     def _set_acl(self, record: t.SetACLTxn, zxid: int) -> None:
         path = record.path or ""
@@ -241,7 +247,7 @@ class History:
             self.ephemerals.get(node.owner, set()).discard(path)
         self._set(path, None, zxid)
         history = self.history_of(path)
-        history.data_events.append((zxid, EventType.NODE_DELETED))
+        self._fires(history.data_events, zxid, EventType.NODE_DELETED, path)
         history.child_events.append((zxid, EventType.NODE_DELETED))
         parent = parent_of(path)
         name = path.rpartition("/")[2]
@@ -261,7 +267,11 @@ class History:
         history = self.history_of(path)
         history.children_zxids.append(zxid)
         history.children.append(children)
-        history.child_events.append((zxid, EventType.NODE_CHILDREN_CHANGED))
+        self._fires(history.child_events, zxid, EventType.NODE_CHILDREN_CHANGED, path)
+
+    def _fires(self, events: list[tuple[int, int]], zxid: int, type: int, path: str) -> None:
+        events.append((zxid, type))
+        self.events.append((zxid, type, path))
 
     # ------------------------------------------------------------------ looking
 
@@ -303,6 +313,11 @@ class History:
         events = history.child_events if child else history.data_events
         index = bisect_right(events, (after, 1 << 30))
         return events[index] if index < len(events) else None
+
+    def events_of(self, zxid: int) -> list[tuple[int, int, str]]:
+        """What the txn `zxid` tells those who watch."""
+        begin = bisect_right(self.events, zxid - 1, key=_zxid_of)
+        return self.events[begin : bisect_right(self.events, zxid, key=_zxid_of)]
 
     def contains(self, zxid: int) -> bool:
         """Whether a member may show the state at `zxid`: a txn, or the beginning of an epoch."""

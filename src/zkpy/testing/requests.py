@@ -6,7 +6,7 @@ import struct
 
 from zkpy.protocol import records as r
 from zkpy.protocol.acl import ACL, OPEN_ACL_UNSAFE, Acls
-from zkpy.protocol.zoodefs import CreateMode, OpCode, Perms, Xid
+from zkpy.protocol.zoodefs import AddWatchMode, CreateMode, OpCode, Perms, Xid
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ _REPLY_DECODERS: Final[dict[int, Any]] = {
     OpCode.CREATE: r.CreateResponse,
     OpCode.CREATE2: r.Create2Response,
 }
+RECURSIVE: Final = AddWatchMode.PERSISTENT_RECURSIVE
 # Bytes of data in a node.
 SIZES: Final = (1, 8, 8, 30)
 # All of them let everybody do everything.
@@ -145,9 +146,29 @@ def check(path: str, version: int) -> Request:
     return Request(OpCode.CHECK, path, r.CheckVersionRequest(path, version).encode())
 
 
-def set_watches(relative_zxid: int, data: list[str], exist: list[str], child: list[str]) -> Request:
-    body = r.SetWatches(relative_zxid, list(data), list(exist), list(child)).encode()
-    request = Request(OpCode.SET_WATCHES, "", body)
+def add_watch(path: str, mode: int) -> Request:
+    """The mode is kept as the request's version."""
+    return Request(OpCode.ADD_WATCH, path, r.AddWatchRequest(path, mode).encode(), version=mode)
+
+
+def set_watches(
+    relative_zxid: int,
+    data: list[str],
+    exist: list[str],
+    child: list[str],
+    persistent: list[str],
+    recursive: list[str],
+) -> Request:
+    """What a client watches, on a new connection; `relative_zxid` is kept as the version."""
+    lists: list[list[str | None]] = [list(some) for some in (data, exist, child)]
+    op = OpCode.SET_WATCHES
+    if persistent or recursive:
+        op = OpCode.SET_WATCHES2
+        lists += [list(persistent), list(recursive)]
+        body = r.SetWatches2(relative_zxid, *lists).encode()
+    else:
+        body = r.SetWatches(relative_zxid, *lists).encode()
+    request = Request(op, "", body, version=relative_zxid)
     request.xid = Xid.SET_WATCHES
     return request
 
@@ -192,6 +213,8 @@ class RequestSource:
             return set_acl(path, rng.choice(ACLS))
         if choice < 0.72:
             return sync()
+        if choice < 0.73:
+            return add_watch(path, rng.choice((AddWatchMode.PERSISTENT, RECURSIVE)))
         watch = rng.random() < 0.4
         return read(
             rng.choice((OpCode.GET_DATA, OpCode.GET_DATA, OpCode.EXISTS, OpCode.GET_CHILDREN2)),

@@ -123,7 +123,7 @@ class Client:
             self.read_only,
         )
         end.send(frame)
-        if view is not None and view.watches:
+        if view is not None and (view.watches or view.persistent.watches):
             self._set_watches(view)
         self._watch_over(end)
 
@@ -226,7 +226,7 @@ class Client:
         require(self.sent, "%s: a reply to nothing", self)
         request = self.sent.popleft()
         require(xid == request.xid, "%s: the reply to %s answers %s", self, xid, request)
-        if request.op == OpCode.SET_WATCHES:
+        if xid == Xid.SET_WATCHES:
             self.checker.watches_set(view, request.version, zxid, now_us)
             return
         self.done += 1
@@ -298,7 +298,7 @@ class Client:
         assert end is not None
         data = b""
         for request in batch:
-            if request.op != OpCode.SET_WATCHES:
+            if request.xid != Xid.SET_WATCHES:
                 self._xid += 1
                 request.xid = self._xid
             self.checker.sent(request)
@@ -307,10 +307,9 @@ class Client:
         end.send(data)
 
     def _set_watches(self, view: SessionView) -> None:
-        lists: list[list[str]] = [[], [], []]
+        lists: list[list[str]] = [[], [], [], [], []]
         for kind, path in view.watches:
             lists[(DATA, EXIST, CHILD).index(kind)].append(path)
-        request = requests.set_watches(view.last_zxid, *lists)
-        # Where the checker finds the zxid that the watches are to be compared with.
-        request.version = view.last_zxid
-        self.send([request])
+        for path, recursive in view.persistent.watches:
+            lists[4 if recursive else 3].append(path)
+        self.send([requests.set_watches(view.last_zxid, *lists)])
