@@ -1,6 +1,6 @@
 """Learner: what a follower and an observer have in common, up to the moment they serve.
 
-    follow -> dial -> FOLLOWERINFO -> LEADERINFO, ACKEPOCH -> DIFF | TRUNC | SNAP
+    connected (learner_link.py) -> FOLLOWERINFO -> LEADERINFO, ACKEPOCH -> DIFF | TRUNC | SNAP
            -> proposals and commits -> NEWLEADER, ACK -> UPTODATE, ACK -> broadcast
 
 Calls in; out come bytes on the link, txns to log (`take_appended`), what is the server's business
@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import struct
 from collections import deque
-from logging import DEBUG, getLogger
+from logging import getLogger
 from typing import Final
 
 from zkpy.protocol.config_error import ConfigException, IllegalArgument
@@ -40,22 +40,15 @@ from zkpy.protocol.packets import (
     SYNC,
     TRUNC,
     UPTODATE,
-    LearnerInfo,
     PacketReader,
-    encode_authinfo,
     encode_packet,
-    encode_request_packet,
-    encode_revalidation,
-    encode_touches,
 )
 from zkpy.protocol.txns import HEADER_SIZE, SetDataTxn, check_txn, decode_txn
 from zkpy.protocol.zoodefs import OpCode
-from zkpy.quorum.effects import LEADER, Dial
+from zkpy.quorum.learner_link import LearnerLink
 from zkpy.quorum.members import parse_config_text
 from zkpy.quorum.states import (
     BROADCAST,
-    DISCOVERY,
-    ELECTION,
     SYNC_DIFF,
     SYNC_NONE,
     SYNC_SNAP,
@@ -73,9 +66,6 @@ if TYPE_CHECKING:
     from zkpy.quorum.link import Link
     from zkpy.quorum.members import Members
     from zkpy.quorum.view import View
-    from zkpy.quorum.vote import Vote
-
-    Ids = tuple[tuple[str, str], ...]
 
 log = getLogger(__name__)
 
@@ -86,17 +76,11 @@ Delivered = tuple[int, int, "bytes | None"]
 # What passes to the server as it is.
 FOR_SERVER: Final = frozenset((PING, SYNC, REVALIDATE))
 
-PROTOCOL_VERSION: Final = 0x10000
 COUNTER_MASK: Final = 0xFFFFFFFF
 RECONFIG: Final = OpCode.RECONFIG
 # ExitCode of ZooKeeper's process.
 UNMATCHED_TXN_COMMIT: Final = 12
 QUORUM_PACKET_ERROR: Final = 13
-# Between the end of an election and the leader's open port there may be a moment: the first retry
-# is early. A port that refuses for so long belongs to a leader that is gone; a new election finds
-# out, and costs less than waiting. The reference gives up after 5 tries in 0.4 s.
-FIRST_RETRY_MS: Final = 10
-REFUSED_FOR_MS: Final = 1000
 
 # What is awaited of the leader, within discovery and synchronization.
 _LEADER_INFO: Final = "LEADERINFO"
@@ -118,8 +102,8 @@ class FatalProtocolError(ProtocolError):
         self.exit_code = exit_code
 
 
-class Learner:
-    """One attempt to follow one leader; over for good once `failed` is set. LinkOwner.
+class Learner(LearnerLink):
+    """One attempt to follow one leader; over for good once `failed` is set.
 
     `phase` is ELECTION until `follow`, then DISCOVERY, SYNCHRONIZATION, BROADCAST.
     `new_epoch`: the leader's, once it is known.
@@ -134,11 +118,6 @@ class Learner:
     `take_delivered` has left, waits for the log, and applies `pending`: state and log are equal
     then, and the next election is told a zxid that is on disk.
     """
-
-    # Set by Follower and Observer: the packet that registers, and the words of log lines.
-    info_type: int
-    name: str
-    participle: str
 
     def __init__(
         self,
@@ -156,41 +135,27 @@ class Learner:
         now_ms: int,
         retry_delay_ms: int = 100,
     ) -> None:
-        self.my_id = my_id
-        self.view = view
-        self.database = database
-        self._init_limit_ms = tick_time_ms * init_limit_ticks
-        self._sync_limit_ms = tick_time_ms * sync_limit_ticks
-        self._connect_limit_ms = tick_time_ms * (connect_limit_ticks or init_limit_ticks)
-        self._retry_delay_ms = retry_delay_ms
+        super().__init__(
+            my_id,
+            view,
+            database,
+            tick_time_ms=tick_time_ms,
+            init_limit_ticks=init_limit_ticks,
+            sync_limit_ticks=sync_limit_ticks,
+            connect_limit_ticks=connect_limit_ticks,
+            effects=effects,
+            now_ms=now_ms,
+            retry_delay_ms=retry_delay_ms,
+        )
         self._outbox = outbox
-        self._effects = effects
         self._reader = PacketReader(max_record_bytes)
-        self.debug = log.isEnabledFor(DEBUG)
-
-        self.phase = ELECTION
         self.sync_mode = SYNC_NONE
-        self.failed: str | None = None
-        self.fatal_exit_code: int | None = None
-        self.leader_id: int | None = None
         self.new_epoch: int | None = None
-        self.link: Link | None = None
         self.last_zxid = self.committed_zxid = database.last_zxid
         self.pending: deque[Proposal] = deque()
         self.reconfigured: list[tuple[Members, int | None, int]] = []
         self.database_dirty = False
 
-        # Connecting
-        self._addresses: list[tuple[str, int]] = []
-        self._dials: list[Dial] = []
-        self._tries = 0
-        self._delay_ms = min(FIRST_RETRY_MS, retry_delay_ms)
-        self._connect_deadline_ms = self._refused_deadline_ms = now_ms
-        self._retry_ms: int | None = None
-        # Silence of the leader; `_heard_ms` None: we were busy, count from the next tick.
-        self._now_ms = self._connected_ms = now_ms
-        self._heard_ms: int | None = now_ms
-        self._silence_limit_ms = self._init_limit_ms
         # Catching up
         self._awaited = _LEADER_INFO
         self._receiver: SnapshotReceiver | None = None
@@ -200,144 +165,11 @@ class Learner:
         self._uncommitted: deque[Proposal] = deque()
         self._committed: list[tuple[int, int, bytes]] = []
         self._new_leader_config: Members | None = None
-        # While the log writes what we caught up with: up to where, and what came meanwhile.
-        self._awaited_zxid: int | None = None
+        # What came while the log writes what we caught up with.
         self._held: list[Packet] = []
-        # The ids that came with the last request, and what they are on the wire: mostly the same.
-        self._ids: Ids | None = None
-        self._encoded_ids = encode_authinfo(None)
         # Out
         self._appended: list[Proposal] = []
         self._delivered: list[Delivered] = []
-
-    # ------------------------------------------------------------------ connecting
-
-    def follow(self, vote: Vote, now_ms: int) -> None:
-        """Dial the leader that was elected."""
-        assert self.phase == ELECTION, "one Learner, one attempt"
-        self._now_ms = now_ms
-        self.phase = DISCOVERY
-        self.leader_id = vote.leader
-        server = self.view.server(vote.leader)
-        if server is None:
-            self._fail(f"Couldn't find the leader with id = {vote.leader}")
-            return
-        self._addresses = server.quorum_addresses
-        self._connect_deadline_ms = now_ms + self._connect_limit_ms
-        self._refused_deadline_ms = now_ms + min(REFUSED_FOR_MS, self._connect_limit_ms)
-        self._dial()
-
-    def _dial(self) -> None:
-        """Dial all addresses of the leader at once: the first that answers wins."""
-        assert self.leader_id is not None
-        self._retry_ms = None
-        left_ms = max(1, self._connect_deadline_ms - self._now_ms)
-        self._dials = [
-            Dial(LEADER, self.leader_id, address, left_ms) for address in self._addresses
-        ]
-        self._effects.extend(self._dials)
-
-    def dialled(self, dial: Dial, link: Link, now_ms: int) -> None:
-        """The leader accepted the connection: register."""
-        self._now_ms = now_ms
-        if self.failed is not None or self.link is not None or dial not in self._dials:
-            link.close()
-            return
-        log.info("Successfully connected to leader, using address: %s", link)
-        self._dials.remove(dial)
-        self.link = link
-        link.owner = self
-        self._connected_ms = self._heard_ms = now_ms
-        info = LearnerInfo(self.my_id, PROTOCOL_VERSION, self.view.committed.version)
-        link.send(encode_packet(self.info_type, self.database.accepted_epoch << 32, info.encode()))
-
-    def dial_failed(self, dial: Dial, reason: str, now_ms: int) -> None:
-        """Try again a little later, until it has taken too long."""
-        self._now_ms = now_ms
-        if dial not in self._dials:
-            return
-        self._dials.remove(dial)
-        if self.failed is not None or self.link is not None or self._dials:
-            return
-        self._tries += 1
-        where = f"{dial.address[0]}:{dial.address[1]}"
-        if now_ms + self._delay_ms > self._refused_deadline_ms:
-            self._fail(f"cannot connect to leader {dial.sid} at {where}: {reason}")
-            return
-        if self._tries == 1 or self.debug:
-            log.warning(
-                "Unexpected exception, tries=%d, remaining init limit=%d, connecting to %s: %s",
-                self._tries,
-                self._connect_deadline_ms - now_ms,
-                where,
-                reason,
-            )
-        self._retry_ms = now_ms + self._delay_ms
-        self._delay_ms = min(2 * self._delay_ms, self._retry_delay_ms)
-
-    # ------------------------------------------------------------------ time and the end
-
-    def tick(self, now_ms: int) -> None:
-        """Retry a dial; give up on a leader that is silent."""
-        self._now_ms = now_ms
-        due_ms = self.next_timer_ms()
-        if due_ms is None or now_ms < due_ms:
-            return
-        if self.link is None:
-            if now_ms >= self._connect_deadline_ms:
-                self._fail(f"no connection to leader {self.leader_id} in time")
-            elif self._retry_ms is not None:
-                self._dial()
-        elif self._heard_ms is None:
-            self._heard_ms = now_ms
-        else:
-            self._fail(f"nothing from the leader for {now_ms - self._heard_ms} ms")
-
-    def next_timer_ms(self) -> int | None:
-        """When `tick` has something to do; None if nothing is due ever."""
-        if self.failed is not None or self.phase == ELECTION:
-            return None
-        if self.link is None:
-            return self._connect_deadline_ms if self._retry_ms is None else self._retry_ms
-        if self._awaited_zxid is not None:
-            return None  # our disk is at work: the leader waits for us, not we for it
-        if self._heard_ms is None:
-            return self._now_ms
-        return self._heard_ms + self._silence_limit_ms
-
-    def lost(self, link: Link, reason: str) -> None:
-        """The connection is gone, and the role with it."""
-        if link is self.link:
-            self._fail(reason or "connection closed by the leader")
-
-    def shutdown(self, reason: str) -> None:
-        """End the role from this side."""
-        if self.failed is None:
-            log.info("shutdown %s", self.name)
-            self._end(reason)
-
-    def _fail(self, reason: str, exit_code: int | None = None) -> None:
-        """The role is over."""
-        if self.failed is not None:
-            return
-        if self.link is not None:
-            reason = f"leader {self.leader_id} at {self.link}: {reason}"
-        self.fatal_exit_code = exit_code
-        log.warning("Exception when %s the leader: %s", self.participle, reason)
-        self._end(reason)
-
-    def _end(self, reason: str) -> None:
-        self.failed = reason
-        link = self.link
-        if link is not None:
-            log.info(
-                "Disconnected from leader (with address: %s). Was connected for %dms."
-                " Sync state: %s",
-                link,
-                self._now_ms - self._connected_ms,
-                "true" if self.phase == BROADCAST else "false",
-            )
-            link.close()
 
     # ------------------------------------------------------------------ packets in
 
@@ -657,27 +489,6 @@ class Learner:
             self._fail(str(error), error.exit_code)
         except ProtocolError as error:
             self._fail(str(error))
-
-    # ------------------------------------------------------------------ to the leader
-
-    def _send(self, data: bytes) -> None:
-        assert self.link is not None
-        self.link.send(data)
-
-    def request(self, session_id: int, cxid: int, op: int, payload: bytes, ids: Ids | None) -> None:
-        """Forward a client's request; `ids` are those of its connection, None for our own."""
-        if ids != self._ids:
-            self._ids = ids
-            self._encoded_ids = encode_authinfo(ids)
-        self._send(encode_request_packet(session_id, cxid, op, payload, self._encoded_ids))
-
-    def revalidate(self, session_id: int, timeout_ms: int) -> None:
-        """Ask the leader whether the session that a client brings is alive."""
-        self._send(encode_packet(REVALIDATE, -1, encode_revalidation(session_id, timeout_ms)))
-
-    def pong(self, zxid: int, touches: list[tuple[int, int]]) -> None:
-        """Answer a PING: sessions heard of since the last one, (session id, timeout in ms)."""
-        self._send(encode_packet(PING, zxid, encode_touches(touches)))
 
 
 def parse_members_text(data: bytes) -> Members:
