@@ -18,16 +18,15 @@ from typing import TYPE_CHECKING, Final
 from zkpy.protocol.packets import COMMIT, COMMITANDACTIVATE
 from zkpy.protocol.zxid import epoch_of
 from zkpy.quorum.cnx_manager import QuorumCnxManager
-from zkpy.quorum.effects import ELECTION, Dial, Effect, RebindClientPort, RebindElectionPort, Stop
+from zkpy.quorum.effects import ELECTION, Dial, Effect, Stop
 from zkpy.quorum.election import FastLeaderElection
 from zkpy.quorum.follower import Follower
 from zkpy.quorum.leader import Leader
 from zkpy.quorum.leader_settings import LeaderSettings
 from zkpy.quorum.learner_handler import LearnerHandler
 from zkpy.quorum.link import Link
-from zkpy.quorum.members import OBSERVER, Members
+from zkpy.quorum.members import OBSERVER
 from zkpy.quorum.observer import Observer
-from zkpy.quorum.reconfig import activate
 from zkpy.quorum.states import (
     BROADCAST,
     DISCOVERY,
@@ -42,6 +41,7 @@ from zkpy.quorum.vote import Vote
 from zkpy.server.idle_server import IdleZooKeeperServer
 from zkpy.server.leader_server import LeaderZooKeeperServer
 from zkpy.server.learner_server import LearnerZooKeeperServer
+from zkpy.server.member_config import MemberConfig
 from zkpy.server.member_role import MemberRole
 from zkpy.server.readonly_server import ReadOnlyZooKeeperServer
 
@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     from random import Random
 
     from zkpy.quorum.learner import Learner
+    from zkpy.quorum.members import Members
     from zkpy.server.config_files import ConfigFiles
     from zkpy.server.database import ZKDatabase
     from zkpy.server.environment import Environment
@@ -96,7 +97,6 @@ class Member:
         self.wall_ms = wall_ms
         self._rng = rng
         self._environment = environment
-        self._config_files = config_files
         self.view = View(self.my_id, config.members, config.last_proposed, config.reconfig_enabled)
         self.outbox: list[Link] = []
         self._effects: list[Effect] = []
@@ -111,6 +111,9 @@ class Member:
             min_notification_interval_ms=config.min_notification_interval_ms,
             max_notification_interval_ms=config.max_notification_interval_ms,
             unreachable=self.cnx_manager.unreachable,
+        )
+        self._member_config = MemberConfig(
+            config, self.view, database, self.cnx_manager, self._effects, config_files
         )
         self.zab: Leader | Learner | None = None
         # Txns still to be logged; zxid of the last one handed to the log.
@@ -128,10 +131,6 @@ class Member:
         # How often in a row a leader that we had reached would not have us.
         self._futile_roles = 0
         self._peer_state = ""  # the last that was logged
-        self._saved_proposal: Members = self.view.last_proposed
-        self._client_address: tuple[str, int] | None = None
-        if config.client_port is not None:
-            self._client_address = (config.client_port_address, config.client_port)
         self._looking_since_ms = now_ms
         self._read_only_ms = NEVER
         self._look_at_ms = NEVER
@@ -235,8 +234,8 @@ class Member:
         """What is to be logged, in zxid order. The end of a turn: batches leave for the peers."""
         zab = self.zab
         if zab is not None:
-            if self.view.last_proposed is not self._saved_proposal:
-                self._save_proposal()
+            if self.view.last_proposed is not self._member_config.saved_proposal:
+                self._member_config.save_proposal()
             self._left_over += zab.take_appended()
             # What clients have asked for may have brought the role to an end, or a sync to its.
             while zab.failed is not None or (isinstance(zab, Leader) and zab.has_synced):
@@ -560,43 +559,15 @@ class Member:
 
     # ------------------------------------------------------------------ configuration
 
-    def _save_proposal(self) -> None:
-        """A configuration was proposed: durable before it is acknowledged."""
-        self._saved_proposal = self.view.last_proposed
-        if self._config_files is not None:
-            self._config_files.proposed(self.view.last_proposed, self.view.committed)
-
     def _activate(self, members: Members, designated: int | None, zxid: int) -> bool:
         """Make `members` the committed configuration; whether our role is over by that."""
-        result = activate(
-            self.view,
-            members,
-            designated,
-            current_leader=self.current_vote.leader,
-            client_address=self._client_address,
-        )
-        if result.activated and self._config_files is not None:
-            self._config_files.activated(self.view.committed, self.view.last_proposed)
-            self._saved_proposal = self.view.last_proposed
-        if result.node_due:
-            self.database.set_config(self.view.committed)
-        if not result.changed:
-            return False
-        own = self.view.server(self.my_id)
-        if result.election_addresses_changed and own is not None:
-            self._effects.append(RebindElectionPort(own.election_addresses))
-        self.cnx_manager.restart()
-        if result.client_address is not None:
-            self._client_address = result.client_address
-            self._effects.append(RebindClientPort(result.client_address))
-        if not result.leaves_role:
-            return False
+        vote = self.current_vote
+        result = self._member_config.activate(members, designated, vote.leader)
         if result.designated_leader is not None:
-            vote = self.current_vote
             self._designated = Vote(
                 result.designated_leader, zxid, vote.election_epoch, epoch_of(zxid)
             )
-        return True
+        return result.leaves_role
 
     # ------------------------------------------------------------------ the end of a role
 
