@@ -15,9 +15,11 @@ from tests.server.machine import Machine
 
 from zkpy.cli.shell.main import main
 from zkpy.cli.shell.options import parse_command_line
+from zkpy.cli.shell.properties import client_properties, reply_limit, ssl_context
 from zkpy.cli.shell.table import COMMANDS, CliError, command_names, usage_block
 
 HOSTS = "127.0.0.1:2181"
+GOLDEN = Path(__file__).parent.parent / "golden"
 
 
 @pytest.fixture
@@ -389,6 +391,24 @@ def test_wrong_client_properties(
     err = capfd.readouterr().err
     assert error in err
     assert err.count("\n") == 1
+
+
+def test_client_properties(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the flags, then of the file; TLS only where it is asked for."""
+    store = GOLDEN / "tls" / "ca.pem"
+    file = tmp_path / "client.properties"
+    file.write_text(f"zookeeper.client.secure=true\nzookeeper.ssl.trustStore.location={store}\n")
+    monkeypatch.setenv("CLIENT_JVMFLAGS", "-Djute.maxbuffer=0x1000 -Xmx1g")
+    properties = client_properties(str(file))
+    assert reply_limit(properties) == 4096
+    context = ssl_context(properties)
+    assert context is not None
+    assert context.check_hostname
+    assert len(context.get_ca_certs()) == 1
+    monkeypatch.setenv("CLIENT_JVMFLAGS", "-Djute.maxbuffer=much")
+    properties = client_properties(None)
+    assert reply_limit(properties) is None
+    assert ssl_context(properties) is None
 
 
 def test_names_for_completion() -> None:
