@@ -352,6 +352,17 @@ def test_sessions_that_are_local_elsewhere_own_no_ephemerals(local: LeaderMachin
     assert local.request(local.two, OpCode.CREATE, body).path == "/e"
 
 
+def test_a_late_request_of_a_session_that_ended_is_not_taken_for_a_local_ones(
+    local: LeaderMachine,
+) -> None:
+    """Seed 10000008: sent through one member, while the session was closed through another."""
+    local.create_session(local.two)
+    local.request(local.three, OpCode.CLOSE_SESSION, b"", 5)
+    local.flush()
+    record = local.request(local.two, OpCode.CREATE, wire.create("/late"), 4)
+    assert code_of(record) == SessionExpired.code
+
+
 def test_local_sessions_expire_without_a_txn(local: LeaderMachine) -> None:
     client = local.connect()
     before = len(local.host.logged)

@@ -48,6 +48,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _INT: Final = struct.Struct(">i")
+# Far more than end while a request is on its way from a learner.
+MAX_ENDED: Final = 65536
 
 
 class LeaderZooKeeperServer(ZooKeeperServer):
@@ -84,6 +86,9 @@ class LeaderZooKeeperServer(ZooKeeperServer):
             tracker=self.leader_tracker,
         )
         self.leader = leader
+        # Global sessions that ended in this term, oldest first. A learner's late request for one
+        # must not pass for that of a local session; the reference lets it, and applies it.
+        self._ended: dict[int, None] = {}
         self.local = LocalSessions(self, self.leader_tracker) if local is not None else None
         self.prep.last_zxid = leader.last_zxid
         self.prep.ensemble = self
@@ -158,7 +163,9 @@ class LeaderZooKeeperServer(ZooKeeperServer):
         if tracker.is_closing(session_id):
             return SessionExpired.code
         if not tracker.is_tracked(session_id):
-            return 0 if self._may_be_local(session_id) else SessionExpired.code
+            if session_id in self._ended or not self._may_be_local(session_id):
+                return SessionExpired.code
+            return 0
         known = self.owners.setdefault(session_id, owner)
         return 0 if known is owner else SessionMoved.code
 
@@ -215,6 +222,10 @@ class LeaderZooKeeperServer(ZooKeeperServer):
 
     def _session_closed(self, request: Request) -> None:
         self.owners.pop(request.session_id, None)
+        if self.local is not None:
+            self._ended[request.session_id] = None
+            if len(self._ended) > MAX_ENDED:
+                del self._ended[next(iter(self._ended))]
         super()._session_closed(request)
 
     # ------------------------------------------------------------------ reconfiguration
