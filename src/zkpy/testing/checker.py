@@ -66,6 +66,7 @@ class SessionView:
 
     __slots__ = (
         "heard_us",
+        "is_untold",
         "last_zxid",
         "persistent",
         "position",
@@ -78,12 +79,19 @@ class SessionView:
         self.session_id = session_id
         self.timeout_ms = timeout_ms
         self.heard_us = now_us
+        # Its server was frozen for so long that it has no leader to tell of the session.
+        self.is_untold = False
         # Of the newest state it was shown: its zxid, and how many txns it has.
         self.last_zxid = 0
         self.position = 0
         # (kind, path) -> zxid of the state the client knows of.
         self.watches: dict[tuple[int, str], int] = {}
         self.persistent = PersistentWatches(history)
+
+    def heard(self, now_us: int) -> None:
+        """Its server has spoken to it, and so will tell the leader of it, if there is a leader."""
+        if not self.is_untold:
+            self.heard_us = now_us
 
 
 class Checker:
@@ -259,7 +267,8 @@ class Checker:
         """A client was given its session."""
         if old is not None:
             require(old.session_id == session_id, "another session than asked for")
-            old.heard_us = now_us
+            old.is_untold = False
+            old.heard(now_us)
             return old
         require(
             session_id in self.history.created_sessions or self.local_sessions,
@@ -279,6 +288,17 @@ class Checker:
             old.session_id,
         )
 
+    def thawed(self, session_ids: Iterable[int]) -> None:
+        """The server of these was frozen, and has been given up by its leader meanwhile.
+
+        It may still answer what had been sent to it, before it finds that out; but the leader has
+        not heard of the sessions for as long as it was frozen, and expires them in its time.
+        """
+        for session_id in session_ids:
+            view = self.sessions.get(session_id)
+            if view is not None:
+                view.is_untold = True
+
     def closed(self, view: SessionView) -> None:
         """A client has closed its session."""
         require(
@@ -291,7 +311,7 @@ class Checker:
         return self.local_sessions and view.session_id not in self.history.created_sessions
 
     def _moves_on(self, view: SessionView, zxid: int, now_us: int) -> None:
-        view.heard_us = now_us
+        view.heard(now_us)
         position = self.history.position(zxid)
         require(
             position >= view.position,
@@ -313,7 +333,7 @@ class Checker:
     def event(self, view: SessionView, type: int, path: str, zxid: int, now_us: int) -> None:
         """A watch has fired."""
         self.events += 1
-        view.heard_us = now_us
+        view.heard(now_us)
         if zxid == -1:
             # Of setWatches, which goes through its lists one by one.
             kinds = [kind for kind in MISSED[type] if (kind, path) in view.watches][:1]

@@ -80,6 +80,7 @@ class Host:
         self.operations_left: int | None = None
         self.up = False
         self.stopped = False
+        self._frozen_us = 0
         self.life = 0
         self.restart_us: int | None = None
         self.sync_us = (LEAST_SYNC_US, MOST_SYNC_US)
@@ -185,12 +186,20 @@ class Host:
     def stop_running(self) -> None:
         """SIGSTOP."""
         self.stopped = True
+        self._frozen_us = self.cluster.scheduler.now_us
 
     def go_on(self) -> None:
         """SIGCONT: first what has arrived is looked at, then the clock."""
         if not self.up or not self.stopped:
             return
         self.stopped = False
+        config = self.config
+        frozen_ms = (self.cluster.scheduler.now_us - self._frozen_us) // 1000
+        if frozen_ms > config.tick_time_ms * config.sync_limit_ticks:
+            member = getattr(self, "member", None)
+            if member is not None:
+                # A member of a leader that has given it up; it will find out in a moment.
+                self.cluster.checker.thawed(list(member.server.cnxn_of_session))
         life = self.life
         while self._backlog and self.life == life:
             call, args = self._backlog.popleft()
