@@ -28,17 +28,27 @@ from tests.persistence.data_dir import (
 
 from zkpy.datatree import serialize
 from zkpy.datatree.apply import apply_bytes
-from zkpy.datatree.serialize import serialize_stream
+from zkpy.datatree.serialize import serialize_stream, serialize_tree
 from zkpy.datatree.tree import DataTree
 from zkpy.persistence.errors import CorruptFile, DiskWriteError, PersistenceError
 from zkpy.persistence.purge import purge
 from zkpy.persistence.snapshot import FileSnap
 from zkpy.persistence.store import FileTxnSnapLog, Settings
+from zkpy.protocol.acl import ACL, OPEN_ACL_UNSAFE
 from zkpy.protocol.errors import DecodeError
 from zkpy.protocol.jute import Record
 from zkpy.protocol.packets import DIFF, SNAP, TRUNC
-from zkpy.protocol.txns import CreateSessionTxn, ErrorTxn, SetDataTxn, TxnDigest, encode_txn
-from zkpy.protocol.zoodefs import OpCode
+from zkpy.protocol.txns import (
+    CreateSessionTxn,
+    CreateTxn,
+    ErrorTxn,
+    SetACLTxn,
+    SetDataTxn,
+    TxnDigest,
+    decode_txn,
+    encode_txn,
+)
+from zkpy.protocol.zoodefs import OpCode, Perms
 from zkpy.protocol.zxid import epoch_of, make_zxid
 from zkpy.quorum.catch_up import Plan, plan_catch_up
 from zkpy.quorum.committed_log import CommittedLog
@@ -611,6 +621,46 @@ def test_a_mismatch_behind_a_fuzzy_snapshot_is_found() -> None:
     wrong = TxnDigest(2, 1)
     database.apply(8, encode_txn(header(8, OpCode.SET_DATA), SetDataTxn("/", b"", 1), wrong))
     assert database.digest_mismatches == 1
+
+
+@pytest.mark.parametrize("wrong_at", [None, 6])
+def test_a_snapshot_ahead_of_its_log_says_how_far(wrong_at: int | None) -> None:
+    """Seed 20000108 of the reconfigurations: a setACL leaves no zxid in the nodes to tell by.
+
+    Power failed after the snapshot, and before what it shows was in the log.
+    """
+    tree = DataTree()
+    acl = (ACL(Perms.READ, "ip", "10.0.0.0/8"),)
+    records: list[tuple[int, Record]] = [
+        (OpCode.CREATE, CreateTxn("/a", b"x", OPEN_ACL_UNSAFE, False, 1)),
+        (OpCode.SET_DATA, SetDataTxn("/a", b"y", 1)),
+        (OpCode.SET_DATA, SetDataTxn("/a", b"z", 2)),
+        (OpCode.SET_ACL, SetACLTxn("/a", acl, 1)),
+        (OpCode.SET_DATA, SetDataTxn("/a", b"z", 3)),
+        (OpCode.SET_DATA, SetDataTxn("/a", b"z", 4)),
+    ]
+    txns = [
+        with_digest(tree, header(n, type), record) for n, (type, record) in enumerate(records, 1)
+    ]
+    disk = SimulatedDisk()
+    database = database_on(disk)
+    for zxid, txn in enumerate(txns[:4], 1):
+        database.apply(zxid, txn)
+    writer = database.store.snap.writer(database.tree)
+    for data in serialize_tree(database.tree):
+        writer.feed(data)
+    database.store.snap.finish(writer, database.tree)
+    writer.commit()
+    # As if it had been begun before the last two, which are not in the log.
+    disk.rename(f"{DIRECTORY}/snapshot.4", f"{DIRECTORY}/snapshot.2")
+    again = restarted(disk)
+    again.last_zxid = 2
+    for zxid, txn in enumerate(txns[2:], 3):
+        if zxid == wrong_at:
+            change, record, _ = decode_txn(txn)
+            txn = encode_txn(change, record, TxnDigest(2, 1))
+        again.apply(zxid, txn)
+    assert again.digest_mismatches == (0 if wrong_at is None else 1)
 
 
 # ---------------------------------------------------------------------- TRUNC

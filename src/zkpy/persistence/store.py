@@ -74,6 +74,8 @@ class LoadedDatabase(NamedTuple):
     `snapshot_zxid`: where replay began; -1 if there was no snapshot.
     `snapshot_needed`: the log was applied to an empty tree, on the operator's word.
     `digest_mismatches`: txns after which the tree was not what its proposer had.
+    `content_zxid`: up to here the snapshot may show txns, be they replayed or not; None if it does
+    not say (only its digest section does).
     """
 
     tree: DataTree
@@ -82,6 +84,7 @@ class LoadedDatabase(NamedTuple):
     txns_replayed: int
     digest_mismatches: int
     snapshot_needed: bool
+    content_zxid: int | None
 
 
 class FileTxnSnapLog:
@@ -303,10 +306,10 @@ class FileTxnSnapLog:
         if trusted:
             self.save(tree)
             self.log.last_zxid = 0
-            return LoadedDatabase(tree, 0, 0, 0, 0, False)
+            return LoadedDatabase(tree, 0, 0, 0, 0, False, 0)
         log.warning("Unexpected empty data tree, setting zxid to -1")
         tree.last_processed_zxid = -1
-        return LoadedDatabase(tree, -1, -1, 0, 0, False)
+        return LoadedDatabase(tree, -1, -1, 0, 0, False, None)
 
     def _replay(
         self, snapshot: LoadedSnapshot | None, on_txn: OnTxn | None, until: int | None
@@ -348,7 +351,10 @@ class FileTxnSnapLog:
         last = tree.last_processed_zxid
         log.info("loaded zxid %#x: snapshot %#x and %d txns", last, begin, replayed)
         found = begin if snapshot is not None else -1
-        return LoadedDatabase(tree, last, found, replayed, check.mismatches, snapshot is None)
+        shown = section.zxid if section is not None else None
+        return LoadedDatabase(
+            tree, last, found, replayed, check.mismatches, snapshot is None, shown
+        )
 
     def _passed_over(self, snapshot: LoadedSnapshot | None, until: int | None) -> dict[int, str]:
         """Snapshots, by zxid, that are newer than the one in use, up to `until`: unreadable ones.

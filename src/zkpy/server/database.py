@@ -105,8 +105,9 @@ class ZKDatabase:
         self._replayed_zxid = replayed.first_zxid
         self.store.log.first_written_zxid = -1
         self._installed = False
-        # A leader's snapshot may show what its own log, on a slower disk, never got.
-        self._fuzzy_until_zxid = -1
+        # A snapshot may show what the log, on a slower disk, never got. Until that has come again
+        # digests say nothing; where the snapshot does not tell how far, the nodes have to.
+        self._fuzzy_until_zxid = -1 if loaded.content_zxid is None else loaded.content_zxid
         self._loaded_zxid = loaded.last_zxid
         self._base_zxid = max(loaded.snapshot_zxid, 0)
 
