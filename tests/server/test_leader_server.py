@@ -27,6 +27,7 @@ from zkpy.session.auth import (
     IPAuthenticationProvider,
     ProviderRegistry,
 )
+from zkpy.session.password import password_of
 
 SESSION = 0x0200_0000_0000_0001
 TIMEOUT_MS = 6000
@@ -198,8 +199,23 @@ def test_a_session_that_ended_is_not_valid(machine: LeaderMachine) -> None:
     for session in (SESSION, 4711):
         machine.three.feed(encode_packet(p.REVALIDATE, -1, encode_revalidation(session, 1000)))
     machine.settle()
+    assert p.REVALIDATE not in [packet[0] for packet in machine.three.packets], "do we lead?"
+    machine.answer_pings()
     answers = [packet[2] for packet in machine.three.packets if packet[0] == p.REVALIDATE]
     assert [p.decode_revalidated(data)[1] for data in answers] == [False, False]
+
+
+def test_a_deposed_leader_tells_nobody_that_a_session_has_expired(machine: LeaderMachine) -> None:
+    """Seed 30000014: it was frozen, and the session made under its successor."""
+    client = machine.plain()
+    client.connect(session_id=SESSION, password=password_of(SESSION))
+    machine.two.feed(encode_packet(p.REVALIDATE, -1, encode_revalidation(SESSION, 1000)))
+    machine.settle()
+    assert not client.frames() and not client.closed
+    machine.answer_pings()
+    session = client.take_session()
+    assert session is not None and session.session_id == 0
+    assert client.closed
 
 
 def test_sessions_live_as_long_as_some_learner_hears_of_them(machine: LeaderMachine) -> None:
@@ -328,6 +344,7 @@ def test_a_local_session_of_ours_is_nobody_elses(local: LeaderMachine) -> None:
         encode_packet(p.REVALIDATE, -1, encode_revalidation(client.session_id, TIMEOUT_MS))
     )
     local.settle()
+    local.answer_pings()
     (answer,) = [packet for packet in local.three.packets if packet[0] == p.REVALIDATE]
     assert p.decode_revalidated(answer[2]) == (client.session_id, False)
     assert not client.closed

@@ -52,6 +52,23 @@ _INT: Final = struct.Struct(">i")
 MAX_ENDED: Final = 65536
 
 
+class UnknownSession:
+    """A client, here or at a learner, has a session that this leader does not know.
+
+    It may have ended; or another leader made it, and we have been deposed without noticing. To tell
+    its client that it has expired would be wrong then. (The reference does not ask.)
+    """
+
+    __slots__ = ("asker", "session_id", "timeout_ms")
+
+    def __init__(
+        self, asker: LearnerHandler | ServerCnxn, session_id: int, timeout_ms: int
+    ) -> None:
+        self.asker = asker
+        self.session_id = session_id
+        self.timeout_ms = timeout_ms
+
+
 class LeaderZooKeeperServer(ZooKeeperServer):
     """Serves the leader's clients, and makes the txns of everybody's."""
 
@@ -119,15 +136,25 @@ class LeaderZooKeeperServer(ZooKeeperServer):
     def _revalidate(self, handler: LearnerHandler, data: bytes) -> None:
         """A client came to a learner with a session: it is that learner's now, if it lives."""
         session_id, timeout_ms = decode_revalidation(data)
+        if self._is_valid_for(handler, session_id, timeout_ms):
+            self._answer_revalidation(handler, session_id, True)
+        else:
+            self.leader.sync(UnknownSession(handler, session_id, timeout_ms))
+
+    def _is_valid_for(self, handler: LearnerHandler, session_id: int, timeout_ms: int) -> bool:
         tracker = self.leader_tracker
         # A local session is no other server's business.
-        valid = not tracker.is_local(session_id)
-        valid = valid and tracker.touch(session_id, timeout_ms, self.now_ms)
-        if valid:
-            self.owners[session_id] = handler
-            old = self.cnxn_of_session.get(session_id)
-            if old is not None:
-                self.close(old)
+        if tracker.is_local(session_id):
+            return False
+        if not tracker.touch(session_id, timeout_ms, self.now_ms):
+            return False
+        self.owners[session_id] = handler
+        old = self.cnxn_of_session.get(session_id)
+        if old is not None:
+            self.close(old)
+        return True
+
+    def _answer_revalidation(self, handler: LearnerHandler, session_id: int, valid: bool) -> None:
         log.debug("Session 0x%x is valid: %s", session_id, valid)
         # So that the learner can tell what the session asked of others from what it asks of it.
         # (The reference sends back the zxid of the question, -1, and reads none.)
@@ -215,10 +242,25 @@ class LeaderZooKeeperServer(ZooKeeperServer):
         self.owners[cnxn.session_id] = self
 
     def revalidate_session(self, cnxn: ServerCnxn, session_id: int) -> None:
-        """As the base class; the session is ours then."""
+        """As the base class; the session is ours then. It is refused once we know that we lead."""
         if self.tracker.touch(session_id, cnxn.timeout_ms, self.now_ms):
             self.owners[session_id] = self
-        super().revalidate_session(cnxn, session_id)
+            super().revalidate_session(cnxn, session_id)
+        else:
+            self.leader.sync(UnknownSession(cnxn, session_id, cnxn.timeout_ms))
+
+    def _known_by_now(self, unknown: UnknownSession) -> None:
+        """We lead, and know of all sessions there are: answer for one that we did not know."""
+        asker, session_id = unknown.asker, unknown.session_id
+        if isinstance(asker, LearnerHandler):
+            if asker.link.closed:
+                return
+            valid = self._is_valid_for(asker, session_id, unknown.timeout_ms)
+            self._answer_revalidation(asker, session_id, valid)
+        elif not asker.closed:
+            if self.tracker.touch(session_id, unknown.timeout_ms, self.now_ms):
+                self.owners[session_id] = self
+            super().revalidate_session(asker, session_id)
 
     def _session_closed(self, request: Request) -> None:
         self.owners.pop(request.session_id, None)
@@ -257,6 +299,9 @@ class LeaderZooKeeperServer(ZooKeeperServer):
     def complete_syncs(self) -> None:
         """Answer the syncs of our clients that are proven; what they wait for is applied."""
         for barrier in self.leader.take_synced():
+            if isinstance(barrier, UnknownSession):
+                self._known_by_now(barrier)
+                continue
             assert isinstance(barrier, Request), "of a learner the leader itself takes care"
             if self._barriers and self._barriers[0] is barrier:
                 self._barriers.popleft()
