@@ -117,11 +117,16 @@ class Host:
         store.open()
         database = SimulatedDatabase(store, self.disk, self.config)
         database.host = self
+        durable_zxid = self.durable_zxid
         try:
             database.load()
         except CorruptFile as error:
             self._mend(error)
             database.load()
+        if database.last_zxid < durable_zxid:
+            raise Violation(
+                f"{self} starts with {database.last_zxid:#x}, and had {durable_zxid:#x} on its disk"
+            )
         if database.digest_mismatches:
             raise Violation(f"{self} has wrong digests after its start")
         self.cluster.check_loaded(self, database)
@@ -147,11 +152,11 @@ class Host:
         self.member.start()
 
     def _mend(self, error: CorruptFile) -> None:
-        """What an operator does, told that a record was torn while power failed: cut it off.
+        """What an operator does about a record torn while power failed: cut it off, and the rest.
 
-        That nothing durable goes with it, the checks of what was loaded will tell.
+        Whole records may be behind it, of the same write. Nothing durable may go with it.
         """
-        if "no record follows" not in error.reason or error.offset is None:
+        if not error.reason.startswith("CRC check failed") or error.offset is None:
             raise error
         self.cluster.trace(self, "is mended: %s", error)
         file = self.disk.open(error.path)
