@@ -267,7 +267,6 @@ class Checker:
         """A client was given its session."""
         if old is not None:
             require(old.session_id == session_id, "another session than asked for")
-            old.is_untold = False
             old.heard(now_us)
             return old
         require(
@@ -289,15 +288,19 @@ class Checker:
         )
 
     def thawed(self, session_ids: Iterable[int]) -> None:
-        """The server of these was frozen, and has been given up by its leader meanwhile.
+        """The server of these was frozen, and its role is over without its knowing.
 
-        It may still answer what had been sent to it, before it finds that out; but the leader has
-        not heard of the sessions for as long as it was frozen, and expires them in its time.
+        It may still answer what was sent to it, but no leader will hear of it: who leads now has
+        not for as long as it was frozen, and expires the sessions in its time.
         """
         for session_id in session_ids:
-            view = self.sessions.get(session_id)
-            if view is not None:
-                view.is_untold = True
+            self.served(session_id, True)
+
+    def served(self, session_id: int, is_untold: bool) -> None:
+        """A server has heard a session; `is_untold`: one that `thawed` is about, in that role."""
+        view = self.sessions.get(session_id)
+        if view is not None:
+            view.is_untold = is_untold
 
     def closed(self, view: SessionView) -> None:
         """A client has closed its session."""

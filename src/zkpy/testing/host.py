@@ -81,6 +81,9 @@ class Host:
         self.up = False
         self.stopped = False
         self._frozen_us = 0
+        # What it served with when it was frozen for so long that its leader gave it up, or its
+        # followers: nobody is told of the clients it hears.
+        self._untold_server: object = None
         self.life = 0
         self.restart_us: int | None = None
         self.sync_us = (LEAST_SYNC_US, MOST_SYNC_US)
@@ -203,7 +206,8 @@ class Host:
         if frozen_ms > config.tick_time_ms * config.sync_limit_ticks:
             member = getattr(self, "member", None)
             if member is not None:
-                # A member of a leader that has given it up; it will find out in a moment.
+                # Its role is over by now, which it will find out in a moment.
+                self._untold_server = member.server
                 self.cluster.checker.thawed(list(member.server.cnxn_of_session))
         life = self.life
         while self._backlog and self.life == life:
@@ -463,6 +467,8 @@ class Host:
         cnxn = socket.cnxn
         if cnxn is not None and not cnxn.closed:
             cnxn.server.received(cnxn, data)
+            is_untold = cnxn.server is self._untold_server
+            self.cluster.checker.served(cnxn.session_id, is_untold)
 
     def client_lost(self, socket: ClientSocket) -> None:
         """A client has hung up."""
