@@ -26,15 +26,15 @@ class SimulatedDatabase(ZKDatabase):
     host: Host
 
     def truncate(self, zxid: int) -> bool:
-        before = self.host.durable_zxid
-        # At once: it may fail half-way.
-        self.host.durable_zxid = min(before, zxid)
-        done = super().truncate(zxid)
+        try:
+            done = super().truncate(zxid)
+        except BaseException:
+            # It may have removed something before it failed.
+            self.host.durable_zxid = min(self.host.durable_zxid, zxid)
+            raise
         if done:
             self.host.durable_zxid = zxid
             self.host.cluster.count("TRUNC")
-        else:
-            self.host.durable_zxid = before
         return done
 
     def install_snapshot(self, receiver: Any, zxid: int) -> None:
