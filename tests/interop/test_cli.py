@@ -421,6 +421,15 @@ def test_another_service_listens(answer: bytes) -> None:
     assert done.stderr.count("\n") == 1
 
 
+def test_a_service_that_says_nothing_is_named_when_the_time_is_up() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        hosts = f"127.0.0.1:{listener.getsockname()[1]}"
+        done = cli("-timeout", "1000", "-server", hosts, "ls", "/")
+    assert done.returncode == 1
+    expected = f"KeeperErrorCode = ConnectionLoss for / ({hosts}: not connected within 1000 ms)\n"
+    assert done.stderr == expected
+
+
 # Next to ZooKeeper's own
 
 # What the four scripts of test_apache_cli do not have: options in all their forms, odd values.

@@ -33,7 +33,7 @@ CONFIG_NODE: Final = "/zookeeper/config"
 FIRST_WAIT_S: Final = 1.0
 BATCHES_IN_FLIGHT: Final = 10
 # Reasons of a lost connection that the reference's words would not let anybody guess.
-_TOLD: Final = ("not a ZooKeeper server", "without local sessions")
+_TOLD: Final = ("not a ZooKeeper server", "without local sessions", "not connected within")
 
 
 class Session:
