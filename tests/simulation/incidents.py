@@ -67,7 +67,7 @@ def drop_newest(host: Host, zxid: int) -> None:
     store.restore()
     assert store.truncate(zxid) is not None
     store.close()
-    host.durable_zxid = zxid
+    _, host.durable_zxid = on_disk(host)
 
 
 def on_disk(host: Host) -> tuple[int, int]:
