@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from tests.support.rawclient import RawClient, open_session
 
+from zkpy.server.aio.event_loop import ServerLoop
 from zkpy.server.aio.main import Server
 from zkpy.server.settings import Config, make_config
 from zkpy.testing.disk import SimulatedDisk
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 WAIT_S = 10.0
+
+# As a process of its own does; an embedded server has whatever loop its program has.
+loop_factory: Callable[[], asyncio.AbstractEventLoop] = ServerLoop
 
 
 def config_of(**settings: Any) -> Config:
@@ -41,7 +45,7 @@ class InProcess:
     def __init__(self, disk: Disk | None = None, **settings: Any) -> None:
         self.disk = disk if disk is not None else SimulatedDisk()
         self.server = Server(config_of(**settings), self.disk)
-        self.loop = asyncio.new_event_loop()
+        self.loop = loop_factory()
         self._thread = threading.Thread(target=self.loop.run_forever, name="server's loop")
 
     def __enter__(self) -> InProcess:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import os
 import select
@@ -11,14 +12,22 @@ import time
 from typing import Any
 
 import pytest
+from tests.server.aio import in_process
 from tests.server.aio.in_process import GatedDisk, InProcess, eventually
 from tests.support import wire
 from tests.support.rawclient import Closed, RawClient, four_letter_word, make
 
 from zkpy.server.aio import client_port, sockets
+from zkpy.server.aio.event_loop import ServerLoop
 from zkpy.server.zkserver import MAX_OUT_BYTES
 
 MEBIBYTE = 1 << 20
+
+
+@pytest.fixture(autouse=True, params=[ServerLoop, asyncio.new_event_loop], ids=["own", "any"])
+def loop_factory(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On the loop that a process of its own has, and on that of any program."""
+    monkeypatch.setattr(in_process, "loop_factory", request.param)
 
 
 def request(xid: int, op: int, body: bytes) -> bytes:

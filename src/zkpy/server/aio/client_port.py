@@ -1,9 +1,9 @@
 """The client port: bytes from sockets to the server, replies back. No decisions.
 
-All client sockets hang on one epoll instance, which is itself a descriptor of the event loop: a
-turn with a hundred ready clients costs the loop one event, and ends with one flush. (An asyncio
-transport per client costs 10 us per request, more than serving it.) Where there is no epoll the
-loop watches each socket itself.
+All client sockets hang on one epoll instance: a turn with a hundred ready clients ends with one
+flush. (An asyncio transport per client costs 10 us per request, more than serving it.) A
+`ServerLoop` waits with that instance itself; for any other event loop it is one descriptor among
+its own. Where there is no epoll the loop watches each socket.
 """
 
 from __future__ import annotations
@@ -16,9 +16,11 @@ import socket
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, Protocol
 
+from zkpy.server.aio.event_loop import MAX_EVENTS, ServerLoop, TurnSelector
 from zkpy.session.addresses import normalise_address
 
 if TYPE_CHECKING:
+    from zkpy.server.aio.event_loop import Events
     from zkpy.server.aio.runner import Runner
     from zkpy.server.cnxn import ServerCnxn
 
@@ -31,7 +33,6 @@ LINGER_SECONDS: Final = 2.0
 RECEIVE_BYTES: Final = 128 * 1024
 # Per turn of the loop; the others wait in the kernel, and timers and the log get their turn.
 MAX_ACCEPTS: Final = 64
-MAX_EVENTS: Final = 1024
 # After the process has run out of descriptors.
 ACCEPT_PAUSE_SECONDS: Final = 1.0
 
@@ -58,8 +59,15 @@ class Poller:
         self.buffer = memoryview(bytearray(RECEIVE_BYTES))
         self._ports: dict[int, Port] = {}
         self._epoll = select.epoll() if hasattr(select, "epoll") else None
-        if self._epoll is not None:
-            self.loop.add_reader(self._epoll.fileno(), self._turn)
+        self._turns: TurnSelector | None = None
+        if self._epoll is None:
+            return
+        if isinstance(self.loop, ServerLoop) and not self.loop.turns.attached:
+            self._turns = self.loop.turns
+            self._turns.attach(self._epoll, self._turn)
+            self.watch(AsyncioPort(self._turns), self._turns.fileno(), READ)
+        else:
+            self.loop.add_reader(self._epoll.fileno(), self._poll)
 
     def close(self) -> None:
         """Close every socket; a doorbell is closed by who knows that nobody rings it any more."""
@@ -67,8 +75,11 @@ class Poller:
             if not isinstance(port, Doorbell):
                 port.close()
         self._ports.clear()
-        if self._epoll is not None:
+        if self._turns is not None:
+            self._turns.detach()
+        elif self._epoll is not None:
             self.loop.remove_reader(self._epoll.fileno())
+        if self._epoll is not None:
             self._epoll.close()
 
     def clients(self) -> list[ClientPort]:
@@ -104,17 +115,19 @@ class Poller:
 
     def catch_up(self) -> None:
         """Take what has arrived, without waiting for the loop to notice."""
-        if self._epoll is not None:
-            for _ in range(1 + len(self._ports) // MAX_EVENTS):
-                self._turn()
+        for _ in range(1 + len(self._ports) // MAX_EVENTS):
+            self._poll()
 
-    def _turn(self) -> None:
-        assert self._epoll is not None
+    def _poll(self) -> None:
+        if self._epoll is not None and not self._epoll.closed:
+            self._turn(self._epoll.poll(0, MAX_EVENTS))
+
+    def _turn(self, ready: Events) -> None:
         runner = self.runner
         runner.read_clock()
         get = self._ports.get
         try:
-            for fd, events in self._epoll.poll(0, MAX_EVENTS):
+            for fd, events in ready:
                 port = get(fd)  # None: closed by another event of this turn
                 if port is not None:
                     port.ready(events)
@@ -130,6 +143,22 @@ class Poller:
             runner.wake()
         except Exception as error:  # noqa: BLE001 - whatever it is, we stop rather than be wrong
             runner.fail(error)
+
+
+class AsyncioPort:
+    """asyncio's own descriptors, among those of a server on a ServerLoop."""
+
+    __slots__ = ("_turns",)
+
+    def __init__(self, turns: TurnSelector) -> None:
+        self._turns = turns
+
+    def ready(self, events: int) -> None:
+        """Back to asyncio when this turn is over."""
+        self._turns.due = True
+
+    def close(self) -> None:
+        """They stay as they are."""
 
 
 class Doorbell:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final, NoReturn
 
 from zkpy.persistence.errors import PersistenceError
 from zkpy.protocol.config_error import UNEXPECTED
+from zkpy.server.aio.event_loop import ServerLoop
 from zkpy.server.aio.main import Server
 from zkpy.server.aio.ready import tell_ready
 from zkpy.server.notices import notices, refusal
@@ -47,7 +48,8 @@ def run(config: Config) -> int:
     raise_file_limit()
     code = 0
     try:
-        asyncio.run(_serve(config))
+        with asyncio.Runner(loop_factory=ServerLoop) as runner:
+            runner.run(_serve(config))
     except PersistenceError as error:
         code = _report(error.stderr_line, error.exit_code)
     except OSError as error:
