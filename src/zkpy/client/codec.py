@@ -121,7 +121,7 @@ def buffer_at(payload: bytes, offset: int) -> tuple[bytes | None, int]:
 def text_at(payload: bytes, offset: int) -> tuple[str, int]:
     """A ustring; null, which no server sends here, reads as empty."""
     data, offset = buffer_at(payload, offset)
-    return ("" if data is None else str(data, "utf-8", "replace")), offset
+    return ("" if data is None else data.decode("utf-8", "replace")), offset
 
 
 def path(payload: bytes) -> str:
@@ -158,7 +158,7 @@ def names_at(payload: bytes, offset: int) -> tuple[list[str], int]:
         end = offset + length
         if length < 0 or end > size:
             raise DecodeError(f"name of {length} bytes at {offset} of {size}")
-        names.append(str(payload[offset:end], "utf-8", "replace"))
+        names.append(payload[offset:end].decode("utf-8", "replace"))
         offset = end
     return names, offset
 

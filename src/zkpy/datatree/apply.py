@@ -218,7 +218,7 @@ def apply_bytes(tree: DataTree, txn: bytes, clients: Container[int] | None = Non
         offset += 4
     except struct.error:
         return _apply_decoded(tree, txn)  # an old form, or a txn that is none
-    path = str(txn[PATH_START:path_end], "utf-8", "replace")
+    path = txn[PATH_START:path_end].decode("utf-8", "replace")
     err = 0
     node: DataNode | None = None
     try:
@@ -263,7 +263,7 @@ def _apply_sets(
         if data_end + 4 != offset:
             return None
         (version,) = _INT.unpack_from(txn, data_end)
-        path = str(txn[start:path_end], "utf-8", "replace")
+        path = txn[start:path_end].decode("utf-8", "replace")
         sets.append((path, txn[path_end + 4 : data_end], version))
     subs: list[TxnResult] = []
     for path, data, version in sets:

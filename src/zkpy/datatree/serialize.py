@@ -430,7 +430,7 @@ class TreeReader:
             try:
                 path = str(name, "utf-8")
             except UnicodeDecodeError:
-                path = str(name, "utf-8", "replace")
+                path = name.decode("utf-8", "replace")
                 name = encode_text(path)
             above = path[: path.rfind("/")]
             if above != parent_path or not path:

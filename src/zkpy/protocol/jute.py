@@ -68,7 +68,7 @@ def read_buffer(buf: bytes, offset: int) -> tuple[bytes | None, int]:
 def read_ustring(buf: bytes, offset: int) -> tuple[str | None, int]:
     """Read a UTF-8 string; malformed bytes become U+FFFD, as in the reference."""
     data, offset = read_buffer(buf, offset)
-    return (None if data is None else str(data, "utf-8", "replace")), offset
+    return (None if data is None else data.decode("utf-8", "replace")), offset
 
 
 def write_int(out: list[bytes], value: int) -> None:

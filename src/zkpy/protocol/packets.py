@@ -233,7 +233,7 @@ def _read_authinfo(data: bytes, offset: int, limit: int) -> tuple[AuthInfo | Non
             raise ProtocolError(f"id of {length} bytes, limit {limit}")
         if offset + length > len(data):
             return None, offset + length
-        texts.append(str(data[offset : offset + length], "utf-8", "replace"))
+        texts.append(data[offset : offset + length].decode("utf-8", "replace"))
         offset += length
     return tuple(zip(texts[::2], texts[1::2], strict=True)), offset
 
@@ -501,7 +501,7 @@ class Notification:
             (length,) = _INT.unpack_from(payload, 40)
             if not 0 <= length <= size - 44:
                 raise DecodeError(f"configuration of {length} bytes in {size}")
-            config = str(payload[44 : 44 + length], "utf-8", "replace") or None
+            config = payload[44 : 44 + length].decode("utf-8", "replace") or None
         return cls(state, leader, zxid, election_epoch, peer_epoch, version, config)
 
     def __eq__(self, other: object) -> bool:

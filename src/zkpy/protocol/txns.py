@@ -268,7 +268,7 @@ def _decode_open_create(buf: bytes, offset: int) -> tuple[CreateTxn, int] | None
     if not buf.startswith(_OPEN_ACL, stop) or len(buf) < flags_at + 5:
         return None
     ephemeral, parent_cversion = _BOOL_INT.unpack_from(buf, flags_at)
-    path = str(buf[start:end], "utf-8", "replace")
+    path = buf[start:end].decode("utf-8", "replace")
     data = buf[data_start:stop]
     return CreateTxn(path, data, OPEN_ACL_UNSAFE, ephemeral, parent_cversion), flags_at + 5
 
@@ -304,7 +304,7 @@ def _decode_set_data(buf: bytes, offset: int) -> tuple[SetDataTxn, int]:
     stop = data_start + int.from_bytes(buf[end:data_start], "big")
     if stop + 4 <= len(buf):
         # Data there, and no length that lies.
-        path_there = str(buf[start:end], "utf-8", "replace")
+        path_there = buf[start:end].decode("utf-8", "replace")
         (version,) = _INT.unpack_from(buf, stop)
         return SetDataTxn(path_there, buf[data_start:stop], version), stop + 4
     path, offset = read_ustring(buf, offset)

@@ -51,7 +51,7 @@ def decode_int(buf: bytes, pos: int, end: int) -> int:
 def decode_ustring(buf: bytes, pos: int, end: int) -> tuple[str | None, int]:
     """A string before `end`, and the offset behind it."""
     data, pos = decode_buffer(buf, pos, end)
-    return (None if data is None else str(data, "utf-8", "replace")), pos
+    return (None if data is None else data.decode("utf-8", "replace")), pos
 
 
 def decode_buffer(buf: bytes, pos: int, end: int) -> tuple[bytes | None, int]:
@@ -78,7 +78,7 @@ def decode_set_data(buf: bytes, pos: int, end: int) -> tuple[str | None, bytes |
             (data_length,) = _INT.unpack_from(buf, data_at)
             stop = data_at + 4 + data_length
             if data_length >= 0 and stop + 4 <= end:
-                path = str(buf[pos + 4 : data_at], "utf-8", "replace")
+                path = buf[pos + 4 : data_at].decode("utf-8", "replace")
                 return path, buf[data_at + 4 : stop], _INT.unpack_from(buf, stop)[0], stop
     path_or_null, pos = decode_ustring(buf, pos, end)
     data, pos = decode_buffer(buf, pos, end)
@@ -99,7 +99,7 @@ def decode_create(
     data_length = _INT.unpack_from(buf, data_at)[0] if 0 <= length <= end - pos - 8 else -1
     if 0 <= data_length <= end - data_at - 4:
         # The well-formed beginning in one go.
-        path = str(buf[pos + 4 : data_at], "utf-8", "replace")
+        path = buf[pos + 4 : data_at].decode("utf-8", "replace")
         pos = data_at + 4 + data_length
         data = buf[data_at + 4 : pos]
     else:
@@ -177,7 +177,7 @@ def decode_multi(body: bytes) -> list[Op]:
                 (data_length,) = int_at(body, data_at)
                 stop = data_at + 4 + data_length
                 if data_length >= 0 and stop + 4 <= end:
-                    text = str(body[pos + 13 : data_at], "utf-8", "replace")
+                    text = body[pos + 13 : data_at].decode("utf-8", "replace")
                     (version,) = int_at(body, stop)
                     ops.append(
                         (type, text, body[data_at + 4 : stop], None, version, -1, pos + 9, stop)

@@ -137,7 +137,7 @@ class ReadProcessor:
         flag = end - 1
         # A well-formed body is length, path, flag: its length says so at once.
         if start < end and int.from_bytes(buf[pos:start], "big") == flag - start:
-            path = str(buf[start:flag], "utf-8", "replace")
+            path = buf[start:flag].decode("utf-8", "replace")
             body = self._cache.get(path)
             if body is not None:
                 if buf[flag]:
