@@ -332,10 +332,13 @@ LEARNER_IMPOSTORS = [
 def send(address: tuple[str, int], data: bytes, hold: list[socket.socket]) -> None:
     try:
         connection = socket.create_connection(address, 5)
-    except ConnectionRefusedError:
-        return  # only the leader listens on its peer port
-    connection.sendall(data)
+    except (ConnectionRefusedError, ConnectionResetError):
+        return  # only a leader listens on its peer port, and impostors may have just deposed it
     hold.append(connection)
+    try:
+        connection.sendall(data)
+    except (ConnectionResetError, BrokenPipeError):
+        pass  # it went after the connection
 
 
 def test_strangers_at_the_ports_between_servers(tmp_path: Path) -> None:
