@@ -50,6 +50,12 @@ def test_an_epoch_that_was_joined_but_for_its_number() -> None:
         assert files["currentEpoch"] == b"2"
 
 
+def test_an_epoch_without_a_next_one_is_none() -> None:
+    with pytest.raises(CorruptFile, match="not an epoch"):
+        load(0, acceptedEpoch=b"2147483647", currentEpoch=b"0")
+    assert load(0, acceptedEpoch=b"2147483646", currentEpoch=b"0")[0] == (2147483646, 0)
+
+
 def test_contradictions_are_refused() -> None:
     with pytest.raises(EpochError) as error:
         load(0x200000007, acceptedEpoch=b"1", currentEpoch=b"1")

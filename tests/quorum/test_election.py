@@ -1009,3 +1009,18 @@ def test_same_seed_same_election() -> None:
 
     assert transcript(3) == transcript(3)
     assert transcript(3) != transcript(4)
+
+
+def test_behind_the_last_round_comes_another() -> None:
+    """One notification can say any number. The reference overflows as well, and goes on."""
+    last, first = (1 << 63) - 1, -(1 << 63)
+    voter = Voter()
+    voter.hears(3, 3, zxid=0x20, round=last)
+    assert {round for _, _, _, round in voter.said()} == {last}
+    voter.look()
+    assert {round for _, _, _, round in voter.said()} == {first}
+    # The others are still in the last one.
+    voter.hears(3, 3, zxid=0x20, round=last)
+    voter.hears(1, 3, zxid=0x20, round=last)
+    voter.wait(1000)
+    assert voter.result() == (FOLLOWING, 3)

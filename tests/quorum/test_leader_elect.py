@@ -64,6 +64,26 @@ def test_a_voter_that_has_accepted_a_later_epoch_needs_another_term() -> None:
     assert again.leader.new_epoch == 8
 
 
+def test_an_epoch_without_a_next_one_is_not_believed() -> None:
+    host = LeaderHost()
+    host.learner(3).register(accepted_epoch=0x7FFFFFFF)
+    assert host.learners[3].link.closed
+    host.established(2)
+    assert host.leader.new_epoch == 1
+    host.learner(3).register(accepted_epoch=0x7FFFFFFF)
+    assert host.learners[3].link.closed
+    assert host.leader.failed is None
+
+
+def test_there_is_a_last_epoch() -> None:
+    host = LeaderHost()
+    host.learner(2).register(accepted_epoch=0x7FFFFFFE)
+    assert host.leader.new_epoch == 0x7FFFFFFF
+    host = LeaderHost(least_epoch=0x80000000)
+    host.learner(2).register()
+    assert host.leader.failed == "there is no epoch after 0x7fffffff"
+
+
 def test_who_has_no_vote_ends_no_term_with_its_epoch() -> None:
     host = LeaderHost(observers=(4,))
     host.established(2)

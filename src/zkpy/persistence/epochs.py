@@ -10,7 +10,7 @@ from logging import getLogger
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from zkpy.persistence.errors import CorruptFile, EpochError
-from zkpy.protocol.zxid import epoch_of
+from zkpy.protocol.zxid import EPOCH_MAX, epoch_of
 
 if TYPE_CHECKING:
     from zkpy.persistence.disk import Disk
@@ -88,9 +88,12 @@ class EpochFiles:
         path = self._path(name)
         line = self._disk.read(path, 0, MAX_DIGITS + 2).partition(b"\n")[0]
         try:
-            return int(line.decode("ascii"))
+            epoch = int(line.decode("ascii"))
+            if epoch <= EPOCH_MAX:
+                return epoch
         except ValueError:
-            raise CorruptFile(path, f"Found {line!r}, not an epoch", 0) from None
+            pass
+        raise CorruptFile(path, f"Found {line!r}, not an epoch", 0)
 
     def _write(self, name: str, epoch: int) -> None:
         path = self._path(name)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Final
 
 COUNTER_MAX: Final = 0xFFFFFFFF
+# Of an epoch behind which another can come.
+EPOCH_MAX: Final = 0x7FFFFFFE
 
 
 def make_zxid(epoch: int, counter: int) -> int:

@@ -44,6 +44,8 @@ MAX_ASKERS: Final = 256
 NOBODY: Final = -(1 << 63)
 # The zxid of a server whose database is missing without having been declared new.
 NO_DATABASE: Final = -1
+FIRST_ROUND: Final = -(1 << 63)
+LAST_ROUND: Final = (1 << 63) - 1
 
 
 class FastLeaderElection:
@@ -100,7 +102,9 @@ class FastLeaderElection:
     def look(self, now_ms: int, zxid: int, peer_epoch: int) -> None:
         """Begin an election. `zxid` is that of our last durable txn, `peer_epoch` currentEpoch."""
         view = self.view
-        self.logical_clock += 1
+        # A voter may have told us any number; past the last one rounds go on as with the reference.
+        clock = self.logical_clock
+        self.logical_clock = FIRST_ROUND if clock == LAST_ROUND else clock + 1
         if view.i_vote:
             self._initial = Vote(self.my_id, zxid, 0, peer_epoch)
         else:

@@ -32,7 +32,7 @@ from zkpy.protocol.packets import (
     Packet,
     encode_packet,
 )
-from zkpy.protocol.zxid import epoch_of
+from zkpy.protocol.zxid import EPOCH_MAX, epoch_of
 from zkpy.quorum import learner_handler as phases
 from zkpy.quorum.catch_up import Plan, plan_catch_up
 from zkpy.quorum.effects import ClosePeerPort, Effect, OpenPeerPort
@@ -64,6 +64,7 @@ class LeaderElect:
     `phase` is DISCOVERY, SYNCHRONIZATION, then BROADCAST; `failed` is why the term is over.
     `reconfigured`: committed configurations, (members, designated leader, zxid), to be activated.
     `least_epoch`: the new epoch is not below that.
+    `counters`: where what happens is counted, by the names of the reference's metrics.
     """
 
     def __init__(
@@ -75,12 +76,14 @@ class LeaderElect:
         effects: list[Effect],
         now_ms: int,
         least_epoch: int,
+        counters: dict[str, int] | None = None,
     ) -> None:
         self.my_id = my_id
         self.view = view
         self.database = database
         self.settings = settings
         self._effects = effects
+        self._counters = {} if counters is None else counters
         self.phase = DISCOVERY
         self.failed: str | None = None
         # Each phase before broadcast may take initLimit; `_now_ms` is that of the last call.
@@ -108,6 +111,9 @@ class LeaderElect:
         self.last_zxid = database.last_zxid
         self.committed_zxid = database.last_zxid
         self.reconfigured: list[tuple[Members, int, int]] = []
+
+    def _count(self, name: str, times: int) -> None:
+        self._counters[name] = self._counters.get(name, 0) + times
 
     # ------------------------------------------------------------------ start and end
 
@@ -206,6 +212,10 @@ class LeaderElect:
             )
             return
         accepted_epoch = epoch_of(zxid)
+        if accepted_epoch > EPOCH_MAX:
+            # Ours would have to be above it. (The reference goes on with a negative one.)
+            self.drop(handler, f"impossible epoch {accepted_epoch:#x}")
+            return
         if self.new_epoch is not None and accepted_epoch > self.new_epoch:
             if info.server_id in self.view.verifiers()[0].voters:
                 # It was promised to a leader that nobody else followed, and can be ours only in a
@@ -235,6 +245,9 @@ class LeaderElect:
         if self.new_epoch is not None:
             return
         self._epoch = max(self._epoch, accepted_epoch + 1)
+        if self._epoch > EPOCH_MAX + 1:
+            self.fail(f"there is no epoch after {self._epoch - 1:#x}")
+            return
         verifier = self.view.verifiers()[0]
         if sid in verifier.voters:
             self._epoch_reports.add(sid)
@@ -323,6 +336,7 @@ class LeaderElect:
         self.flush_streams()
         handler.phase = phases.SYNC
         handler.sync_mode = plan.mode
+        self._count("snap_count" if plan.kind == SNAP else "diff_count", 1)
         if plan.kind == SNAP:
             handler.synced_zxid = database.last_zxid
             handler.packet(SNAP, handler.synced_zxid)
