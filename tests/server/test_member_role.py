@@ -253,4 +253,8 @@ def test_what_is_counted_outlives_a_role() -> None:
     host.advance(60_000)  # nobody follows any more
     assert member.state == LOOKING
     assert member.server.stats is not stats
-    assert member.server.stats.counters == {"looking_count": 2, "digest_mismatches_count": 1}
+    assert member.server.stats.counters == {
+        "looking_count": 2,
+        "digest_mismatches_count": 1,
+        "diff_count": 1,
+    }

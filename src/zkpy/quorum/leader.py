@@ -64,8 +64,9 @@ class Leader(LeaderElect):
         effects: list[Effect],
         now_ms: int,
         least_epoch: int = 0,
+        counters: dict[str, int] | None = None,
     ) -> None:
-        super().__init__(my_id, view, database, settings, effects, now_ms, least_epoch)
+        super().__init__(my_id, view, database, settings, effects, now_ms, least_epoch, counters)
         self._outbox = outbox
         self.tick_count = 0
         self._half_ticks = 0
@@ -159,6 +160,7 @@ class Leader(LeaderElect):
         appended = self._appended
         if appended:
             self._appended = []
+            self._count("proposal_count", len(appended))
         return appended
 
     def durable(self, zxid: int) -> None:
@@ -187,6 +189,7 @@ class Leader(LeaderElect):
         reconfigs = self._reconfigs
         inform = bool(self._observers)
         syncs = self._syncs
+        waiting = len(outstanding)
         while outstanding and outstanding[0][0] <= until:
             zxid, txn = outstanding.popleft()
             if syncs.pending:
@@ -203,6 +206,7 @@ class Leader(LeaderElect):
                     handler.send(encode_packet(PROPOSAL, zxid, txn) + commit)
             if inform:
                 self._observer_stream += encode_packet(INFORM, zxid, txn)
+        self._count("commit_count", waiting - len(outstanding))
         if syncs.pending:
             syncs.release(self.committed_zxid)
 

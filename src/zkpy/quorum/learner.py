@@ -107,6 +107,7 @@ class Learner(LearnerLink):
 
     `phase` is ELECTION until `follow`, then DISCOVERY, SYNCHRONIZATION, BROADCAST.
     `new_epoch`: the leader's, once it is known.
+    `sync_began_ms`: when that was (monotonic).
     `last_zxid`: of the newest txn the leader sent, or with which catching up began.
     `committed_zxid`: of the newest that it committed.
     `pending`: txns given to the log (`take_appended`) and not committed, oldest first.
@@ -150,6 +151,7 @@ class Learner(LearnerLink):
         self._outbox = outbox
         self._reader = PacketReader(max_record_bytes)
         self.sync_mode = SYNC_NONE
+        self.sync_began_ms = now_ms
         self.new_epoch: int | None = None
         self.last_zxid = self.committed_zxid = database.last_zxid
         self.pending: deque[Proposal] = deque()
@@ -246,6 +248,7 @@ class Learner(LearnerLink):
         self.new_epoch = epoch
         self._send(encode_packet(ACKEPOCH, database.last_zxid, _INT.pack(current)))
         self.phase = SYNCHRONIZATION
+        self.sync_began_ms = self._now_ms
         self._awaited = _SYNC_HEADER
 
     # ------------------------------------------------------------------ synchronization

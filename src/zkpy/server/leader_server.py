@@ -135,6 +135,7 @@ class LeaderZooKeeperServer(ZooKeeperServer):
 
     def _revalidate(self, handler: LearnerHandler, data: bytes) -> None:
         """A client came to a learner with a session: it is that learner's now, if it lives."""
+        self.stats.count("revalidate_count")
         session_id, timeout_ms = decode_revalidation(data)
         if self._is_valid_for(handler, session_id, timeout_ms):
             self._answer_revalidation(handler, session_id, True)

@@ -388,8 +388,7 @@ class Member:
         old = self.server
         for cnxn in list(old.cnxns):
             old.close(cnxn)
-        # Counted since the start of the process, whatever the role.
-        server.stats.counters, server.stats.summaries = old.stats.counters, old.stats.summaries
+        server.stats.take_over(old.stats)
         # What it still has to send, and the sockets to close.
         server.dirty.extend(old.take_dirty())
         self.server = self._equip(server)
@@ -447,6 +446,7 @@ class Member:
             self._effects,
             self.now_ms,
             self._least_epoch,
+            self.server.stats.counters,
         )
 
     def _new_learner(self, state: int) -> Learner:
@@ -542,6 +542,8 @@ class Member:
                 wall_ms=self.wall_ms,
             )
             self._replace_server(server)
+            kind = "observer" if self.state == OBSERVING else "follower"
+            server.stats.record(f"{kind}_sync_time", self.now_ms - learner.sync_began_ms)
             self._tell_peer_state()
         items = learner.take_delivered()
         if items:

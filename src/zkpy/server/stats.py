@@ -146,6 +146,24 @@ class ServerStats:
         self.stale_sessions_expired = 0
         self.throttled_ops = 0
 
+    def take_over(self, old: ServerStats) -> None:
+        """Go on with what is counted since the start of the process, whatever the role.
+
+        Packets and latencies are those of one server. Source: ServerMetrics, ServerStats.
+        """
+        self.counters, self.summaries = old.counters, old.summaries
+        self.bytes_received = old.bytes_received
+        self.response_bytes = old.response_bytes
+        self.watch_bytes = old.watch_bytes
+        self.connection_drop_count = old.connection_drop_count
+        self.connection_rejected = old.connection_rejected
+        self.connection_request_count = old.connection_request_count
+        self.connection_revalidate_count = old.connection_revalidate_count
+        self.large_requests_rejected = old.large_requests_rejected
+        self.sessionless_connections_expired = old.sessionless_connections_expired
+        self.stale_sessions_expired = old.stale_sessions_expired
+        self.throttled_ops = old.throttled_ops
+
     # ------------------------------------------------------------------ what happens
 
     def count(self, name: str, times: int = 1) -> None:
