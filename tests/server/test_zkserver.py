@@ -9,7 +9,7 @@ from tests.server.machine import SOCKET_BUFFER_BYTES, WALL_MS, Client, Machine
 from tests.support import wire
 from tests.support.rawclient import digest_id
 
-from zkpy.server.zkserver import MAX_OUT_BYTES
+from zkpy.server.replies import MAX_OUT_BYTES
 from zkpy.session.auth import EnsembleAuthenticationProvider, ProviderRegistry
 
 # ------------------------------------------------------------------ handshake

@@ -53,6 +53,7 @@ from zkpy.server.leader_server import LeaderZooKeeperServer
 from zkpy.server.learner_server import LearnerZooKeeperServer
 from zkpy.server.member import Member
 from zkpy.server.readonly_server import ReadOnlyZooKeeperServer
+from zkpy.server.replies import Replies
 
 Patch = pytest.MonkeyPatch
 
@@ -222,8 +223,8 @@ def syncs_answered_at_once(patch: Patch) -> None:
     """A follower answers a sync from what it happens to have."""
 
     def sync_requested(self: Any, cnxn: Any, xid: int, body: bytes) -> None:
-        self._syncs.append(self.await_sync(cnxn, xid, body))
-        self.sync_completed(self._syncs.popleft())
+        self._syncs.append(self.replies.await_sync(cnxn, xid, body))
+        self.replies.sync_completed(self._syncs.popleft())
 
     patch.setattr(LearnerZooKeeperServer, "sync_requested", sync_requested)
 
@@ -413,7 +414,7 @@ def observers_take_part(patch: Patch) -> None:
 
 def replies_not_followed_by_what_waits(patch: Patch) -> None:
     """ZOOKEEPER-4537: a wake-up is lost, and requests behind a write wait for ever."""
-    patch.setattr(LearnerZooKeeperServer, "answer_deferred", lambda self, cnxn: None)
+    patch.setattr(Replies, "answer_deferred", lambda self, cnxn: None)
 
 
 def uncommitted_logged_again(patch: Patch) -> None:

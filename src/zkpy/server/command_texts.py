@@ -19,7 +19,8 @@ from zkpy.server.version import zookeeper_version_text
 
 if TYPE_CHECKING:
     from zkpy.datatree.watches import Watcher
-    from zkpy.server.zkserver import Sessions, ZooKeeperServer
+    from zkpy.server.interfaces import Sessions
+    from zkpy.server.zkserver import ZooKeeperServer
 
 NOT_SERVING: Final = "This ZooKeeper instance is not currently serving requests"
 STMK_ARGUMENT_BYTES: Final = 8

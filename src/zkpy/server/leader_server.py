@@ -292,7 +292,7 @@ class LeaderZooKeeperServer(ZooKeeperServer):
 
     def sync_requested(self, cnxn: ServerCnxn, xid: int, body: bytes) -> None:
         """Ask a quorum whether we still lead; what the client sent behind it waits."""
-        barrier = self.await_sync(cnxn, xid, body)
+        barrier = self.replies.await_sync(cnxn, xid, body)
         barrier.zxid = self.leader.last_zxid
         self._barriers.append(barrier)
         self.leader.sync(barrier)
@@ -306,7 +306,7 @@ class LeaderZooKeeperServer(ZooKeeperServer):
             assert isinstance(barrier, Request), "of a learner the leader itself takes care"
             if self._barriers and self._barriers[0] is barrier:
                 self._barriers.popleft()
-                self.sync_completed(barrier)
+                self.replies.sync_completed(barrier)
 
     def commit_until(self, zxid: int) -> None:
         """As the base class; a sync is answered ahead of what was proposed after it came.
@@ -318,7 +318,7 @@ class LeaderZooKeeperServer(ZooKeeperServer):
         while barriers and barriers[0].zxid < zxid:
             barrier = barriers.popleft()
             super().commit_until(barrier.zxid)
-            self.sync_completed(barrier)
+            self.replies.sync_completed(barrier)
         super().commit_until(zxid)
 
     # ------------------------------------------------------------------ the rest

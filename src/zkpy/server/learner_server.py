@@ -162,7 +162,7 @@ class LearnerZooKeeperServer(ZooKeeperServer):
 
     def sync_requested(self, cnxn: ServerCnxn, xid: int, body: bytes) -> None:
         """Ask the leader, who answers behind the commits that this sync is to see."""
-        self._syncs.append(self.await_sync(cnxn, xid, body))
+        self._syncs.append(self.replies.await_sync(cnxn, xid, body))
         self.learner.request(cnxn.session_id, xid, OpCode.SYNC, body, cnxn.ids)
 
     def durable(self, zxid: int) -> None:
@@ -236,7 +236,7 @@ class LearnerZooKeeperServer(ZooKeeperServer):
                 self.learner.pong(zxid, self.learner_tracker.take_touches())
             elif type == SYNC:
                 if self._syncs:
-                    self.sync_completed(self._syncs.popleft())
+                    self.replies.sync_completed(self._syncs.popleft())
             elif type == REVALIDATE:
                 self._revalidated(zxid, data)
         if commits:
@@ -299,7 +299,7 @@ class LearnerZooKeeperServer(ZooKeeperServer):
         )
         self._served.append(request)
         if pending or cnxn.finishing:
-            self.answer_deferred(cnxn)
+            self.replies.answer_deferred(cnxn)
         if not cnxn.dirty:
             cnxn.dirty = True
             self.dirty.append(cnxn)

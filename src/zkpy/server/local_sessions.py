@@ -111,12 +111,12 @@ class LocalSessions:
         server = self.server
         code = EphemeralOnLocalSession.code
         if op != OpCode.MULTI:
-            server.refuse(cnxn, xid, code)
+            server.replies.refuse(cnxn, xid, code)
             return
         after = RuntimeInconsistency.code
         codes = [0] * index + [code] + [after] * (len(decode_multi(body)) - index - 1)
         parts = [_ERROR_PART.pack(OpCode.ERROR, False, each, each) for each in codes]
-        server.answer_record(cnxn, xid, b"".join(parts) + MULTI_END)
+        server.replies.answer_record(cnxn, xid, b"".join(parts) + MULTI_END)
 
     def closes(self, cnxn: ServerCnxn, xid: int, op: int) -> bool:
         """Whether a request ends a local session; if so it is answered at its turn."""
@@ -124,7 +124,7 @@ class LocalSessions:
             return False
         # From now on nobody speaks for the session.
         self.local.remove(cnxn.session_id)
-        self.server.answer_record(cnxn, xid, b"")
+        self.server.replies.answer_record(cnxn, xid, b"")
         self.server.finish(cnxn)
         return True
 

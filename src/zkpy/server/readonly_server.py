@@ -75,11 +75,11 @@ class ReadOnlyZooKeeperServer(IdleZooKeeperServer):
     def write(self, cnxn: ServerCnxn, xid: int, op: int, buf: bytes, pos: int, end: int) -> None:
         """Refuse it, unless it ends a local session."""
         if self.local is None or not self.local.closes(cnxn, xid, op):
-            self.refuse(cnxn, xid, NotReadOnly.code)
+            self.replies.refuse(cnxn, xid, NotReadOnly.code)
 
     def sync_requested(self, cnxn: ServerCnxn, xid: int, body: bytes) -> None:
         """There is nobody to catch up with."""
-        self.refuse(cnxn, xid, NotReadOnly.code)
+        self.replies.refuse(cnxn, xid, NotReadOnly.code)
 
     def tick(self) -> None:
         """Expire local sessions, and connections without one."""

@@ -47,7 +47,7 @@ class SpecialOperations:
         elif op == OpCode.SASL:
             self._sasl(cnxn, xid, body)
         elif not server.may_speak(cnxn):
-            server.answer(cnxn, REPLY.pack(16, xid, 0, SessionClosedRequireSaslAuth.code))
+            server.replies.answer(cnxn, REPLY.pack(16, xid, 0, SessionClosedRequireSaslAuth.code))
             server.finish(cnxn)
         elif throttled and (op in server.reads.handlers or op in self._writes):
             self._throttled(cnxn, xid, op, body)
@@ -55,7 +55,7 @@ class SpecialOperations:
             server.sync_requested(cnxn, xid, body)
         else:
             log.warning("closing %s: unknown opcode %s", cnxn, op)
-            server.answer(cnxn, REPLY.pack(16, xid, -1, Unimplemented.code))
+            server.replies.answer(cnxn, REPLY.pack(16, xid, -1, Unimplemented.code))
             server.finish(cnxn)
 
     def _throttled(self, cnxn: ServerCnxn, xid: int, op: int, body: bytes) -> None:
@@ -65,12 +65,12 @@ class SpecialOperations:
             if cnxn.pending:
                 cnxn.pending.append((xid, op, body, cnxn.ids))
             else:
-                server.answer(cnxn, REPLY.pack(16, -2, server.tree.last_processed_zxid, 0))
+                server.replies.answer(cnxn, REPLY.pack(16, -2, server.tree.last_processed_zxid, 0))
         elif op == OpCode.CLOSE_SESSION:
             server.write(cnxn, xid, op, body, 0, len(body))
         else:
             server.stats.throttled_ops += 1
-            server.refuse(cnxn, xid, ThrottledOp.code)
+            server.replies.refuse(cnxn, xid, ThrottledOp.code)
 
     def _authenticate(self, cnxn: ServerCnxn, xid: int, body: bytes) -> None:
         """New ids count at once; the reply waits for its turn, as kazoo needs it."""
@@ -87,14 +87,14 @@ class SpecialOperations:
         except AuthFailed:
             server.stats.auth_failed_count += 1
             log.warning("Authentication failed for scheme: %.64r of %s", packet.scheme, cnxn)
-            server.answer(cnxn, REPLY.pack(16, xid, 0, AuthFailed.code))
+            server.replies.answer(cnxn, REPLY.pack(16, xid, 0, AuthFailed.code))
             server.finish(cnxn)
             return
         except ProtocolError:
             server.close(cnxn)
             return
         cnxn.ids = add_ids(cnxn.ids, added)
-        server.answer(cnxn, REPLY.pack(16, xid, 0, 0))
+        server.replies.answer(cnxn, REPLY.pack(16, xid, 0, 0))
 
     def _sasl(self, cnxn: ServerCnxn, xid: int, body: bytes) -> None:
         """Without a SASL configuration any token is answered with none."""
@@ -106,4 +106,4 @@ class SpecialOperations:
         if token is None:
             server.finish(cnxn)
             return
-        server.answer(cnxn, REPLY.pack(20, xid, 0, 0) + b"\xff\xff\xff\xff")
+        server.replies.answer(cnxn, REPLY.pack(20, xid, 0, 0) + b"\xff\xff\xff\xff")

@@ -30,6 +30,7 @@ from zkpy.server.environment import Environment
 from zkpy.server.final import apply_request
 from zkpy.server.prep import PrepRequestProcessor
 from zkpy.server.reads import REPLY, ReadHandler, ReadProcessor
+from zkpy.server.replies import MAX_OUT_BYTES, Replies
 from zkpy.server.request import Request
 from zkpy.server.role import Role
 from zkpy.server.special import SpecialOperations
@@ -39,68 +40,17 @@ from zkpy.session.expiry import ExpiryQueue
 from zkpy.session.tracker import SessionTracker
 
 if TYPE_CHECKING:
-    from typing import Protocol
-
     from zkpy.protocol.records import ConnectRequest
+    from zkpy.server.interfaces import Sessions, Zab
     from zkpy.server.settings import Config
     from zkpy.server.throttle import ConnectionThrottle
-
-    class Zab(Protocol):
-        """Orders and commits txns. A learner has no `propose`, and its server does not call it."""
-
-        @property
-        def committed_zxid(self) -> int: ...
-
-        def propose(self, zxid: int, txn: bytes) -> None: ...
-
-        def take_appended(self) -> list[tuple[int, bytes]]: ...
-
-        def durable(self, zxid: int) -> None: ...
-
-    class Sessions(Protocol):
-        """A SessionTracker, or what takes its place on a member that does not track them all."""
-
-        @property
-        def sessions(self) -> int: ...
-
-        @property
-        def next_expiry_ms(self) -> int: ...
-
-        def create_id(self) -> int: ...
-
-        def track(self, session_id: int, timeout_ms: int, now_ms: int) -> bool: ...
-
-        def touch(self, session_id: int, timeout_ms: int, now_ms: int) -> bool: ...
-
-        def is_tracked(self, session_id: int) -> bool: ...
-
-        def is_closing(self, session_id: int) -> bool: ...
-
-        def set_closing(self, session_id: int) -> None: ...
-
-        def remove(self, session_id: int) -> None: ...
-
-        def expired(self, now_ms: int) -> list[int]: ...
-
-        def expiry_map(self) -> list[tuple[int, list[int]]]: ...
-
 
 log = logging.getLogger(__name__)
 
 _INT: Final = struct.Struct(">i")
 HEAD: Final = struct.Struct(">iii")  # frame length, xid, opcode
-# Replies queued for one connection before its next frame has to wait for the socket.
-MAX_OUT_BYTES: Final = 256 * 1024
 # Requests of one connection, in bytes, behind a write that is not on disk yet.
 MAX_PENDING_BYTES: Final = 16 * 1024 * 1024
-# Events pile up for a client that watches much and reads nothing: then it is closed.
-MAX_UNREAD_BYTES: Final = 64 * 1024 * 1024
-# A ready frame that waits for its turn among the deferred requests of a connection. Not a number a
-# client can send: opcodes are 32 bits.
-READY: Final = 1 << 32
-# The same for an error, of which only the code is known yet, and for a record.
-REFUSED: Final = READY + 1
-RECORD: Final = READY + 2
 
 WRITES: Final = frozenset(
     {
@@ -184,6 +134,7 @@ class ZooKeeperServer:
             max_never_used_interval_ms=config.container_max_never_used_interval_ms,
             now_ms=now_ms,
         )
+        self.replies = Replies(self)
         self.handshake = Handshake(self)
         self._special = SpecialOperations(self, WRITES)
         self.in_flight: deque[Request] = deque()
@@ -348,7 +299,7 @@ class ZooKeeperServer:
         if cnxn.closed or cnxn.state != ESTABLISHED or cnxn.write_blocked:
             return
         if pending and type(pending[0]) is tuple:
-            self._serve_deferred(cnxn)
+            self.replies.serve_deferred(cnxn)
             if pending:
                 return
             if cnxn.finishing:
@@ -509,7 +460,7 @@ class ZooKeeperServer:
             txn = self.prep.prepare(request, buf, pos, end, self.wall_ms)
         except DecodeError:
             self._large_bytes -= request.large_bytes
-            self.refuse(cnxn, xid, MarshallingError.code)
+            self.replies.refuse(cnxn, xid, MarshallingError.code)
             return
         cnxn.pending.append(request)
         self.in_flight.append(request)
@@ -595,44 +546,16 @@ class ZooKeeperServer:
         head = pending.popleft()
         assert head is request, "replies in the order of requests"
         if pending or cnxn.finishing:
-            self.answer_deferred(cnxn)
+            self.replies.answer_deferred(cnxn)
         if not cnxn.dirty:
             cnxn.dirty = True
             self.dirty.append(cnxn)
-
-    def answer_deferred(self, cnxn: ServerCnxn) -> None:
-        """What `cnxn` waited for is there: now what came behind it, be it the end."""
-        pending = cnxn.pending
-        if pending and type(pending[0]) is tuple:
-            self._serve_deferred(cnxn)
-        if cnxn.finishing and not pending:
-            self.close(cnxn)
 
     # ------------------------------------------------------------------ sync
 
     def sync_requested(self, cnxn: ServerCnxn, xid: int, body: bytes) -> None:
         """A client's sync, where it is asynchronous: `await_sync`, later `sync_completed`."""
         raise NotImplementedError
-
-    def await_sync(self, cnxn: ServerCnxn, xid: int, body: bytes) -> Request:
-        """Let a sync and all that comes after it wait for `sync_completed` of what is returned.
-
-        That is a barrier, and the sync a read behind it.
-        """
-        barrier = Request(cnxn, cnxn.session_id, 0, OpCode.SYNC, cnxn.ids, self.now_ms)
-        cnxn.pending.append(barrier)
-        cnxn.pending.append((xid, OpCode.SYNC, body, cnxn.ids))
-        return barrier
-
-    def sync_completed(self, barrier: Request) -> None:
-        """What was committed when the sync was asked for has been applied here."""
-        cnxn = barrier.cnxn
-        if cnxn is None or cnxn.closed:
-            return
-        head = cnxn.pending.popleft()
-        assert head is barrier, "replies in the order of requests"
-        self.answer_deferred(cnxn)
-        self.mark_dirty(cnxn)
 
     def _session_changed(self, request: Request) -> None:
         """A createSession or closeSession has been applied, or nobody waits for the reply."""
@@ -643,47 +566,6 @@ class ZooKeeperServer:
             cnxn = request.cnxn
             if cnxn is not None and not cnxn.closed:
                 self.handshake.session_created(cnxn)
-
-    def _serve_deferred(self, cnxn: ServerCnxn) -> None:
-        """Answer what waited behind a write of its session, up to the next one.
-
-        Or as far as there is room. Only if another write is behind them can they not wait for
-        it: they would see what it does.
-        """
-        pending = cnxn.pending
-        room = MAX_OUT_BYTES
-        reads = ready = last_xid = last_op = 0
-        while pending and type(pending[0]) is tuple:
-            if len(cnxn.out) >= room:
-                if room == MAX_UNREAD_BYTES:
-                    log.warning("closing %s: its replies take too much memory", cnxn)
-                    cnxn.out.clear()
-                    self.close(cnxn)
-                    break
-                if all(type(entry) is tuple for entry in pending):
-                    self.hold(cnxn)
-                    break
-                room = MAX_UNREAD_BYTES
-            xid, op, body, ids = pending.popleft()  # type: ignore[misc]
-            if op == READY:
-                cnxn.out += body
-                ready += 1
-            elif op == REFUSED:
-                self.reads.refuse(cnxn, xid, int.from_bytes(body, "big", signed=True))
-                ready += 1
-            elif op == RECORD:
-                self.reads.reply(cnxn, xid, body)
-                ready += 1
-            else:
-                last_xid, last_op = xid, op
-                self.reads.handlers[op](cnxn, xid, body, 0, len(body), ids)
-                reads += 1
-        self.stats.packets_sent += ready + reads
-        self.stats.reads += reads
-        cnxn.stats.sent += ready
-        if reads:
-            zxid = self.tree.last_processed_zxid
-            cnxn.stats.replied(reads, last_xid, last_op, zxid, self.now_ms)
 
     def _session_closed(self, request: Request) -> None:
         session_id = request.session_id
@@ -697,33 +579,6 @@ class ZooKeeperServer:
         self.close(cnxn)
 
     # ------------------------------------------------------------------ the rest
-
-    def answer(self, cnxn: ServerCnxn, frame: bytes) -> None:
-        """Send a ready frame, behind the replies to earlier requests."""
-        if cnxn.pending:
-            cnxn.pending.append((0, READY, frame, ()))
-        else:
-            cnxn.out += frame
-            self.stats.packets_sent += 1
-            self.mark_dirty(cnxn)
-
-    def refuse(self, cnxn: ServerCnxn, xid: int, code: int) -> None:
-        """Refuse a request that has no txn; the zxid shown is the one applied at its turn."""
-        if cnxn.pending:
-            cnxn.pending.append((xid, REFUSED, _INT.pack(code), ()))
-        else:
-            self.reads.refuse(cnxn, xid, code)
-            self.stats.packets_sent += 1
-            self.mark_dirty(cnxn)
-
-    def answer_record(self, cnxn: ServerCnxn, xid: int, record: bytes) -> None:
-        """A success without a txn; the zxid shown is the one applied at its turn."""
-        if cnxn.pending:
-            cnxn.pending.append((xid, RECORD, record, ()))
-        else:
-            self.reads.reply(cnxn, xid, record)
-            self.stats.packets_sent += 1
-            self.mark_dirty(cnxn)
 
     # ------------------------------------------------------------------ time
 

@@ -19,7 +19,7 @@ from tests.support.rawclient import Closed, RawClient, four_letter_word, make
 
 from zkpy.server.aio import client_port, sockets
 from zkpy.server.aio.event_loop import ServerLoop
-from zkpy.server.zkserver import MAX_OUT_BYTES
+from zkpy.server.replies import MAX_OUT_BYTES
 
 MEBIBYTE = 1 << 20
 

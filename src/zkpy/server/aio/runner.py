@@ -21,7 +21,8 @@ from typing import TYPE_CHECKING, Final
 from zkpy.server.aio.client_port import Doorbell
 from zkpy.server.aio.log_writer import THREAD, LogWriter
 from zkpy.server.aio.threads import post
-from zkpy.server.zkserver import MAX_UNREAD_BYTES, ZooKeeperServer
+from zkpy.server.replies import MAX_UNREAD_BYTES
+from zkpy.server.zkserver import ZooKeeperServer
 
 if TYPE_CHECKING:
     from zkpy.persistence.txnlog import FileTxnLog
