@@ -120,6 +120,7 @@ class ZooKeeper(Operations):
 
     @property
     def connected(self) -> bool:
+        """Whether there is a session with a server, be it read-only."""
         return self._state in CONNECTED_STATES
 
     @property
@@ -129,6 +130,7 @@ class ZooKeeper(Operations):
 
     @property
     def session_password(self) -> bytes:
+        """With `session_id` it lets another client take the session over; 16 bytes."""
         return self._core.password
 
     @property
@@ -157,6 +159,7 @@ class ZooKeeper(Operations):
         self._listeners.append(listener)
 
     def remove_listener(self, listener: StateListener) -> None:
+        """Undo `add_listener`. Raises ValueError if it was not added."""
         self._listeners.remove(listener)
 
     def start(self) -> None:

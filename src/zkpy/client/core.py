@@ -146,19 +146,23 @@ class ClientCnxn:
         return b"".join(output)
 
     def take_effects(self) -> list[Effect]:
+        """What the shell is to do, in order."""
         effects, self.effects = self.effects, []
         return effects
 
     def take_deliveries(self) -> list[Delivery]:
+        """What the application is to be told, in order."""
         deliveries, self.deliveries = self.deliveries, []
         return deliveries
 
     @property
     def ended(self) -> bool:
+        """Whether there will be no session any more."""
         return self.state in FINAL_STATES
 
     @property
     def is_connected(self) -> bool:
+        """Whether there is a session with a server, be it read-only."""
         return self.state in CONNECTED_STATES
 
     # Time
@@ -201,6 +205,7 @@ class ClientCnxn:
     # Connections
 
     def start(self, now_ms: int) -> None:
+        """Begin to connect."""
         assert self.state == States.NOT_CONNECTED, "started before"
         self._change_state(States.CONNECTING)
         self._dial(now_ms)

@@ -90,6 +90,8 @@ class Notice(NamedTuple):
 
 
 class StateChange(NamedTuple):
+    """The session has come to `state`, one of States."""
+
     state: str
 
 

@@ -351,12 +351,15 @@ class Transaction:
         self.ops.append(Create(path, data, tuple(acl), mode, ttl_ms))
 
     def delete(self, path: str, version: int = -1) -> None:
+        """As `Operations.delete`."""
         self.ops.append(Delete(path, version))
 
     def set_data(self, path: str, data: bytes | None, version: int = -1) -> None:
+        """As `Operations.set_data`."""
         self.ops.append(SetData(path, data, version))
 
     def check(self, path: str, version: int = -1) -> None:
+        """Let all fail unless the node has this data version; -1: unless it is there."""
         self.ops.append(Check(path, version))
 
     async def commit(self) -> list[Any]:

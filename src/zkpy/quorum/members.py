@@ -58,6 +58,7 @@ class QuorumServer:
 
     @property
     def is_participant(self) -> bool:
+        """Whether it votes."""
         return self.role == PARTICIPANT
 
     @property
@@ -67,6 +68,7 @@ class QuorumServer:
 
     @property
     def election_addresses(self) -> list[tuple[str, int]]:
+        """(host, port) of its election port, several with multi-address."""
         return [(host, election_port) for host, _, election_port in self.addresses]
 
     def spec(self) -> str:
@@ -124,6 +126,7 @@ class Members:
 
     @property
     def observers(self) -> dict[int, QuorumServer]:
+        """Those that have no vote, by id."""
         return {sid: s for sid, s in self.servers.items() if s.role == OBSERVER}
 
     def weight_of(self, sid: int) -> int:
@@ -143,6 +146,7 @@ class Members:
         return "\n".join([*self.lines(), f"version={self.version & (1 << LONG_BITS) - 1:x}"])
 
     def with_version(self, version: int) -> Members:
+        """The same members under another version."""
         return Members(
             self.servers,
             version=version,
@@ -179,6 +183,7 @@ def host_of(address: PeerAddress) -> str:
 
 
 def bracketed(host: str) -> str:
+    """A host before a port: an IPv6 address in brackets."""
     return f"[{host}]" if ":" in host else host
 
 
@@ -258,6 +263,7 @@ def canonical_host(host: str) -> str:
 
 
 def parse_port(text: str, host: str) -> int:
+    """The port in `host:port`. Raises ConfigException, IllegalArgument."""
     try:
         port = parse_integer(text, 32)
     except IllegalArgument:
@@ -266,12 +272,14 @@ def parse_port(text: str, host: str) -> int:
 
 
 def check_port(port: int, key: str | None = None) -> int:
+    """`port`, if it is one. Raises IllegalArgument."""
     if not 0 <= port <= PORT_MAX:
         raise IllegalArgument(f"port out of range:{port}", key=key)
     return port
 
 
 def parse_role(text: str) -> str:
+    """PARTICIPANT or OBSERVER. Raises ConfigException."""
     role = text.strip().lower()
     if role not in (PARTICIPANT, OBSERVER):
         raise ConfigException(f"Unrecognised peertype: {text}")
@@ -307,6 +315,7 @@ def java_split(text: str, separator: str) -> list[str]:
 
 
 def is_member_key(key: str) -> bool:
+    """Whether a key of zoo.cfg says who the members are."""
     return key.startswith(("server.", "group", "weight"))
 
 
@@ -410,6 +419,7 @@ def parse_dynamic_file(text: str, path: str, *, multi_address: bool = False) -> 
 
 
 def check_keys(entries: Mapping[str, str]) -> None:
+    """Raises ConfigException for a key that has no place in a dynamic file."""
     for key in entries:
         if not is_member_key(key) and key != "version":
             raise ConfigException(f"Unrecognised parameter: {key}", key=key)
