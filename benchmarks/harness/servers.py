@@ -202,7 +202,7 @@ def find_classpath(project: Path, given: str | None) -> str | None:
     A folder stands for the jars in it, or in its lib (an unpacked distribution of Apache's).
     """
     if given:
-        folder = Path(given)
+        folder = Path(given).absolute()  # the server runs in a folder of its own
         if not folder.is_dir():
             return given
         return f"{folder}/lib/*" if (folder / "lib").is_dir() else f"{folder}/*"

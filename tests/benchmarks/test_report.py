@@ -127,6 +127,9 @@ def test_the_class_path_is_the_one_given_or_the_newest_fetched(
     monkeypatch.delenv("ZKPY_ORACLE_DIR", raising=False)
     assert find_classpath(tmp_path, "a.jar:b.jar") == "a.jar:b.jar"
     assert find_classpath(tmp_path, str(tmp_path)) == f"{tmp_path}/*"
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert find_classpath(tmp_path, "here") == f"{tmp_path}/here/*"
     assert find_classpath(tmp_path, None) is None
     for version in ("3.8.0", "3.9.5"):
         (tmp_path / ".oracle" / version).mkdir(parents=True)
