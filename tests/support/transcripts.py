@@ -33,6 +33,7 @@ KEY = re.compile(r"\^([A-Z\\])$")
 ANY = "…"
 # The shell tells of its jobs, at the next prompt or later.
 NOTICE = re.compile(r"\[\d+\][+-]? +(Stopped|Killed) ")
+CLOSED = "WatchedEvent state:Closed "
 VOLATILE = [
     (r"\b(ctime|mtime) = \w{3} \w{3} .*", r"\1 = DATE"),
     (r"\bephemeralOwner = 0x[1-9a-f][0-9a-f]*", "ephemeralOwner = 0xN"),
@@ -95,6 +96,16 @@ def split_events(lines: list[str]) -> Output:
     return Output(rest, events)
 
 
+def without_the_last(output: Output) -> Output:
+    """Without the event of the end of a session, or with as much of it as came: its headline."""
+    events = [
+        event
+        for event in output.events
+        if not (event.startswith(CLOSED) or NOTICE.match(event) or is_bare_prompt(event))
+    ]
+    return Output(output.lines, events)
+
+
 def is_bare_prompt(line: str) -> bool:
     found = PROMPT.match(line)
     return found is not None and not found["typed"]
@@ -132,7 +143,8 @@ class Runner:
         """`translate` is laid over all that is typed and expected: other ports, for instance.
 
         Without `prompts` the program at the `[zk: ...]` shows none (Apache's, without its line
-        editor): then a step is over as soon as what is expected has been seen.
+        editor): then a step is over as soon as what is expected has been seen. As that program
+        ends, its thread for events may or may not get to its last words.
         """
         self.folder = folder
         self.environment = environment
@@ -175,12 +187,16 @@ class Runner:
         terminal = self.terminal(step.terminal)
         if step.typed is not None:
             self.enter(terminal, step)
-        expected = split_events([self.translate(line) for line in step.seen])
+        expected = self.split([self.translate(line) for line in step.seen])
         # The next prompt shows that there is no more to come.
         end = None
         if step.typed is not None and later and later[0].prompt and self.shows(later[0].prompt):
             end = self.translate(later[0].prompt)
         self.expect(terminal, step, expected, end)
+
+    def split(self, lines: list[str]) -> Output:
+        output = split_events(lines)
+        return output if self.prompts else without_the_last(output)
 
     def shows(self, prompt: str) -> bool:
         return self.prompts or not prompt.startswith("[zk")
@@ -196,7 +212,7 @@ class Runner:
         if self.shows(step.prompt):
             prompt = self.translate(step.prompt)
             terminal.wait_for(lambda screen: at_prompt(screen, prompt), f"the prompt {prompt!r}")
-            unread = split_events(terminal.screen.text()[read_to:-1])
+            unread = self.split(terminal.screen.text()[read_to:-1])
             if any(unread.lines) or unread.events:
                 raise AssertionError(f"not in the document: {unread}")
         if not step.typed:
@@ -221,7 +237,7 @@ class Runner:
             if lines and not step.prompt:
                 lines[0] = re.sub(r"^\^[A-Z\\]", "", lines[0])  # the key, as the terminal shows it
                 lines = lines[0 if lines[0] else 1 :]
-            got = split_events(lines)
+            got = self.split(lines)
             text = "".join(f"{steady(line)}\n" for line in got.lines)
             if end is None:
                 seen = pattern.search(text) and len(got.events) >= len(events)
