@@ -8,6 +8,7 @@ import pytest
 from tests.quorum.fake_database import FakeDatabase, make_txn
 from tests.quorum.leader_host import E1, INIT_LIMIT, SYNC_LIMIT, TICK_MS, LeaderHost
 
+from zkpy.persistence.errors import EpochError
 from zkpy.protocol import packets as p
 from zkpy.protocol.packets import LearnerInfo, PacketReader, encode_packet
 from zkpy.quorum.effects import OpenPeerPort
@@ -77,11 +78,16 @@ def test_an_epoch_without_a_next_one_is_not_believed() -> None:
 
 def test_there_is_a_last_epoch() -> None:
     host = LeaderHost()
-    host.learner(2).register(accepted_epoch=0x7FFFFFFE)
-    assert host.leader.new_epoch == 0x7FFFFFFF
-    host = LeaderHost(least_epoch=0x80000000)
-    host.learner(2).register()
-    assert host.leader.failed == "there is no epoch after 0x7fffffff"
+    host.learner(2).register(accepted_epoch=0x7FFFFFFD)
+    assert host.leader.new_epoch == 0x7FFFFFFE
+    # Who has accepted it as well belongs to us, but can be led by nobody else.
+    host.learner(3).register(accepted_epoch=0x7FFFFFFE)
+    assert not host.learners[3].link.closed
+    host = LeaderHost()
+    host.learner(3).register(accepted_epoch=0x7FFFFFFE)
+    assert host.learners[3].link.closed
+    with pytest.raises(EpochError, match="There is no epoch after 7ffffffe"):
+        LeaderHost(least_epoch=0x7FFFFFFF)
 
 
 def test_who_has_no_vote_ends_no_term_with_its_epoch() -> None:

@@ -280,6 +280,7 @@ SYNCING = leader_info(2) + diff(0) + committed(E1 + 1)
         ),
         (new_leader(2), "NEWLEADER where LEADERINFO was expected"),
         (encode_packet(LEADERINFO, E2), "LEADERINFO without a protocol version"),
+        (leader_info(0x7FFFFFFF), "impossible epoch 0x7fffffff"),
         (leader_info(2) + up_to_date(), "UPTODATE where DIFF, TRUNC or SNAP was expected"),
         (leader_info(2) + trunc(-1), "TRUNC -0x1 is not of epoch 2 or before"),
         (leader_info(2) + snap(E3, b""), "SNAP 0x300000000 is not of epoch 2 or before"),

@@ -289,3 +289,12 @@ def test_dynamic_file() -> None:
         'Error processing /dyn: NumberFormatException: For input string: "x"'
     )
     assert caught.value.key == "server.x"
+
+
+@pytest.mark.parametrize("spec", ["\ud800:2888:3888", "h:1:2;\ud800:2181", "h\0:1:2", "h\x1b:1:2"])
+def test_a_host_that_no_text_can_hold(spec: str) -> None:
+    with pytest.raises(ConfigException, match="is no host name"):
+        parse_server(9, spec)
+    # Escaped it comes from anybody: in a notification, in NEWLEADER, in a reconfig.
+    with pytest.raises(ConfigException):
+        parse_config_text(f"server.9={ascii(spec)[1:-1].replace(chr(92) + 'x', chr(92) + 'u00')}")

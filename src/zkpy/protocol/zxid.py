@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 COUNTER_MAX: Final = 0xFFFFFFFF
-# Of an epoch behind which another can come.
+# The last epoch, but for one that nobody enters: as long as it fits, so does any epoch plus one.
 EPOCH_MAX: Final = 0x7FFFFFFE
 
 

@@ -15,6 +15,7 @@ import struct
 from collections import deque
 from typing import TYPE_CHECKING, Any, Final
 
+from zkpy.persistence.errors import EpochError
 from zkpy.protocol.errors import ProtocolError
 from zkpy.protocol.packets import (
     ACK,
@@ -118,8 +119,11 @@ class LeaderElect:
     # ------------------------------------------------------------------ start and end
 
     def lead(self, now_ms: int) -> None:
-        """Open the peer port and begin."""
+        """Open the peer port and begin. Raises EpochError if all epochs are used up."""
         self._phase_ms = self._now_ms = now_ms
+        if self._epoch > EPOCH_MAX:
+            # The end of this term alone would lead to the next like it.
+            raise EpochError(f"There is no epoch after {self._epoch - 1:x}")
         server = self.view.server(self.my_id)
         assert server is not None, "who is not in the configuration does not lead"
         self._effects.append(OpenPeerPort(server.quorum_addresses))
@@ -212,7 +216,7 @@ class LeaderElect:
             )
             return
         accepted_epoch = epoch_of(zxid)
-        if accepted_epoch > EPOCH_MAX:
+        if accepted_epoch >= EPOCH_MAX and accepted_epoch != self.new_epoch:
             # Ours would have to be above it. (The reference goes on with a negative one.)
             self.drop(handler, f"impossible epoch {accepted_epoch:#x}")
             return
@@ -245,9 +249,6 @@ class LeaderElect:
         if self.new_epoch is not None:
             return
         self._epoch = max(self._epoch, accepted_epoch + 1)
-        if self._epoch > EPOCH_MAX + 1:
-            self.fail(f"there is no epoch after {self._epoch - 1:#x}")
-            return
         verifier = self.view.verifiers()[0]
         if sid in verifier.voters:
             self._epoch_reports.add(sid)

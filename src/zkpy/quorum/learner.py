@@ -45,6 +45,7 @@ from zkpy.protocol.packets import (
 )
 from zkpy.protocol.txns import HEADER_SIZE, SetDataTxn, check_txn, decode_txn
 from zkpy.protocol.zoodefs import OpCode
+from zkpy.protocol.zxid import EPOCH_MAX
 from zkpy.quorum.learner_link import LearnerLink
 from zkpy.quorum.members import parse_config_text
 from zkpy.quorum.states import (
@@ -236,6 +237,8 @@ class Learner(LearnerLink):
             raise ProtocolError("LEADERINFO without a protocol version")
         database = self.database
         epoch, accepted = zxid >> 32, database.accepted_epoch
+        if epoch > EPOCH_MAX:
+            raise ProtocolError(f"impossible epoch {epoch:#x}")
         if epoch < accepted:
             raise ProtocolError(
                 f"Leaders epoch, {epoch:x} is less than accepted epoch, {accepted:x}"

@@ -243,10 +243,13 @@ def parse_client(text: str, spec: str) -> tuple[str, int]:
 def canonical_host(host: str) -> str:
     """A host in the form that members of both implementations write, and so can compare.
 
+    Raises ConfigException for what no text can hold, such as half a surrogate pair.
     Source: InetSocketAddress.getHostString, which knows IPv6 literals in one form only.
     """
     if not host:
         return "localhost"
+    if not host.isprintable():
+        raise ConfigException(f"{host!r} is no host name")
     if ":" not in host:
         return host
     from ipaddress import IPv6Address  # slow to import, and rarely needed

@@ -8,6 +8,7 @@ import select
 import signal
 import socket
 import threading
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -148,6 +149,41 @@ def test_a_server_that_closes_in_a_turn_gives_the_loop_back(loop: ServerLoop) ->
     busy.action = busy.close
     loop.run_until_complete(asyncio.sleep(0.01))
     assert busy.turns == 1
+    assert not loop.turns.attached
+
+
+def test_stop_is_heard_in_a_turn(loop: ServerLoop, busy: Busy) -> None:
+    busy.action = lambda: loop.stop() if busy.turns == 3 else None
+    loop.call_later(10, loop.stop)
+    loop.run_forever()
+    assert busy.turns == 3
+
+
+def test_a_core_too_broken_to_stop_is_the_programs_business(loop: ServerLoop) -> None:
+    """As on any loop: its exception handler is told, and the loop goes on."""
+    server, other = Server(config_of(), SimulatedDisk()), Server(config_of(), SimulatedDisk())
+    told: list[BaseException] = []
+    loop.set_exception_handler(lambda _, context: told.append(context["exception"]))
+
+    def broken(*_arguments: object) -> None:
+        raise AssertionError("this cannot be")
+
+    def use() -> None:
+        with socket.create_connection(("127.0.0.1", server.port), 10) as client:
+            client.sendall(bytes(50))
+            while not told:
+                time.sleep(0.005)
+
+    async def serve() -> None:
+        await server.start()
+        await other.start()
+        server.zookeeper.received = server.zookeeper.close = broken  # type: ignore[method-assign]
+        await asyncio.wait_for(asyncio.to_thread(use), 10)
+        await asyncio.to_thread(lambda: open_session(("127.0.0.1", other.port)).close())
+        await other.stop()
+
+    loop.run_until_complete(serve())
+    assert [str(error) for error in told] == ["this cannot be"]
     assert not loop.turns.attached
 
 

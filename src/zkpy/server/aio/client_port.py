@@ -71,14 +71,15 @@ class Poller:
 
     def close(self) -> None:
         """Close every socket; a doorbell is closed by who knows that nobody rings it any more."""
-        for port in list(self._ports.values()):
-            if not isinstance(port, Doorbell):
-                port.close()
-        self._ports.clear()
+        # First: whatever is wrong with a port, there will be no more turns.
         if self._turns is not None:
             self._turns.detach()
         elif self._epoll is not None:
             self.loop.remove_reader(self._epoll.fileno())
+        for port in list(self._ports.values()):
+            if not isinstance(port, Doorbell):
+                port.close()
+        self._ports.clear()
         if self._epoll is not None:
             self._epoll.close()
 
@@ -133,7 +134,15 @@ class Poller:
                     port.ready(events)
             runner.flush()
         except Exception as error:  # noqa: BLE001 - whatever it is, we stop rather than be wrong
-            runner.fail(error)
+            self._fail(error)
+
+    def _fail(self, error: Exception) -> None:
+        try:
+            self.runner.fail(error)
+        except Exception as another:  # noqa: BLE001 - this turn may be one of the loop's own
+            self.loop.call_exception_handler(
+                {"message": f"cannot even stop after {error!r}", "exception": another}
+            )
 
     def _one(self, port: Port, events: int) -> None:
         runner = self.runner
@@ -142,7 +151,7 @@ class Poller:
             port.ready(events)
             runner.wake()
         except Exception as error:  # noqa: BLE001 - whatever it is, we stop rather than be wrong
-            runner.fail(error)
+            self._fail(error)
 
 
 class AsyncioPort:

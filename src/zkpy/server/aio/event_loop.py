@@ -72,7 +72,7 @@ class TurnSelector(DefaultSelector):
             events = epoll.poll(left, MAX_EVENTS)
             if events:
                 self._turn(events)
-            if self.due or self._epoll is None:
+            if self.due or self._epoll is not epoll:
                 break
             if timeout is not None:
                 left = end - monotonic()
@@ -88,7 +88,12 @@ class ServerLoop(asyncio.SelectorEventLoop):
         self.turns = TurnSelector()
         super().__init__(self.turns)
 
-    # Everything that gives asyncio something to do passes through one of these two.
+    # Everything that gives asyncio something to do passes through one of these.
+
+    def stop(self) -> None:
+        """As the base class."""
+        self.turns.due = True
+        super().stop()
 
     def call_soon(
         self, callback: Callable[[*Args], object], *args: *Args, context: Context | None = None
