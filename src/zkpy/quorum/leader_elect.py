@@ -15,7 +15,6 @@ import struct
 from collections import deque
 from typing import TYPE_CHECKING, Any, Final
 
-from zkpy.persistence.errors import EpochError
 from zkpy.protocol.errors import ProtocolError
 from zkpy.protocol.packets import (
     ACK,
@@ -119,11 +118,9 @@ class LeaderElect:
     # ------------------------------------------------------------------ start and end
 
     def lead(self, now_ms: int) -> None:
-        """Open the peer port and begin. Raises EpochError if all epochs are used up."""
+        """Open the peer port and begin."""
+        assert self._epoch <= EPOCH_MAX, "checked by who begins a role"
         self._phase_ms = self._now_ms = now_ms
-        if self._epoch > EPOCH_MAX:
-            # The end of this term alone would lead to the next like it.
-            raise EpochError(f"There is no epoch after {self._epoch - 1:x}")
         server = self.view.server(self.my_id)
         assert server is not None, "who is not in the configuration does not lead"
         self._effects.append(OpenPeerPort(server.quorum_addresses))

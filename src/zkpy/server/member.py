@@ -15,8 +15,9 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Final
 
+from zkpy.persistence.errors import EpochError
 from zkpy.protocol.packets import COMMIT, COMMITANDACTIVATE
-from zkpy.protocol.zxid import epoch_of
+from zkpy.protocol.zxid import EPOCH_MAX, epoch_of
 from zkpy.quorum.cnx_manager import QuorumCnxManager
 from zkpy.quorum.effects import ELECTION, Dial, Effect, Stop
 from zkpy.quorum.election import FastLeaderElection
@@ -426,6 +427,10 @@ class Member:
 
     def _new_leader(self) -> Leader:
         config = self.config
+        accepted_epoch = self.database.accepted_epoch
+        if accepted_epoch >= EPOCH_MAX:
+            # The end of the term alone would lead to the next election like it.
+            raise EpochError(f"There is no epoch after the accepted one, {accepted_epoch:x}")
         settings = LeaderSettings(
             tick_time_ms=config.tick_time_ms,
             init_limit_ticks=config.init_limit_ticks,
