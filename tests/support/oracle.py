@@ -60,6 +60,15 @@ def curator_missing() -> str | None:
     return None
 
 
+def c_client_missing() -> str | None:
+    """Why programs of Apache's C client cannot be compiled and run here; None if they can."""
+    if shutil.which("cc") is None:
+        return "no C compiler"
+    if not (ORACLE / "c-client" / "complete").exists():
+        return f"no C client in {ORACLE.name}: run scripts/get-oracle"
+    return None
+
+
 def zkpy_missing() -> str | None:
     """Why zkpy's server cannot be run here; None if it can."""
     if not (SOURCE / "zkpy" / "cli" / "server.py").exists():
