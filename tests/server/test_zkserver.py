@@ -462,12 +462,15 @@ def test_nobody_collects_ids_without_end(machine: Machine, client: Client) -> No
     assert client.closed
 
 
-def test_a_provider_that_sends_clients_away(machine: Machine, client: Client) -> None:
+def test_a_provider_that_sends_clients_away(
+    machine: Machine, client: Client, caplog: pytest.LogCaptureFixture
+) -> None:
     machine.server.auth = ProviderRegistry([EnsembleAuthenticationProvider(["mine"])])
     assert client.call(wire.AUTH, wire.auth("ensemble", b"mine")).err == 0
     client.send(wire.AUTH, wire.auth("ensemble", b"yours"))
     machine.settle()
     assert client.closed and not client.inbox
+    assert "Unexpected ensemble name: 'yours', client ip: " in caplog.text
 
 
 def test_enforced_authentication() -> None:

@@ -146,7 +146,7 @@ def test_the_ip_scheme_accepts_any_packet(auth: bytes | None) -> None:
 
 
 def test_ensemble_names() -> None:
-    some = EnsembleAuthenticationProvider(["east", "west"])
+    some = EnsembleAuthenticationProvider(["east", " west "])
     for auth in (None, b"", b"east", b"west"):
         assert some.handle(auth, "") == []
     with pytest.raises(ProtocolError):

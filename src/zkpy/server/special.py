@@ -90,7 +90,8 @@ class SpecialOperations:
             server.replies.answer(cnxn, REPLY.pack(16, xid, 0, AuthFailed.code))
             server.finish(cnxn)
             return
-        except ProtocolError:
+        except ProtocolError as error:
+            log.warning("closing %s: %s", cnxn, error)
             server.close(cnxn)
             return
         cnxn.ids = add_ids(cnxn.ids, added)

@@ -180,22 +180,22 @@ class IPAuthenticationProvider:
 class EnsembleAuthenticationProvider:
     """Lets a client say which ensemble it means, so that it leaves a wrong one.
 
-    `names` are the accepted ones, None accepts all. Gives no ids.
-    Source: EnsembleAuthenticationProvider, ZooKeeper 3.9.
+    `names` are the accepted ones, with or without space around them, None accepts all. Gives no
+    ids. Source: EnsembleAuthenticationProvider, ZooKeeper 3.9.
     """
 
     __slots__ = ("_names",)
     scheme: Final = "ensemble"
-    is_authenticated: Final = True
+    is_authenticated: Final = False
 
     def __init__(self, names: Iterable[str] | None = None) -> None:
-        self._names = None if names is None else frozenset(names)
+        self._names = None if names is None else frozenset(name.strip() for name in names)
 
     def handle(self, auth: bytes | None, address: str) -> list[Id]:
         name = (auth or b"").decode("utf-8", "replace")
         if name and self._names is not None and name not in self._names:
             # No reply: -115 would end the client's session instead of sending it elsewhere.
-            raise ProtocolError(f"{address} looks for the ensemble {name!r:.64}")
+            raise ProtocolError(f"Unexpected ensemble name: {name!r:.64}, client ip: {address}")
         return []
 
     def matches(self, id: str, acl_id: str) -> bool:
