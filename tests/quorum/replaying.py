@@ -249,7 +249,7 @@ class LeaderReplay:
             max_record_bytes=LIMIT,
         )
         self.leader = Leader(
-            self.my_id, self.view, self.database, settings, self.outbox, self.effects, 0
+            self.my_id, self.view, self.database, settings, self.outbox, self.effects, 0, 0, {}
         )
         self.headers = [[p[0] for p in packets_of(one.accepted)[0]] for one in found]
         self.peers: dict[str, Peer] = {}

@@ -57,11 +57,27 @@ def test_the_epoch_is_above_all_that_a_quorum_has_accepted() -> None:
 def test_a_voter_that_has_accepted_a_later_epoch_needs_another_term() -> None:
     host = LeaderHost()
     host.established(2)
+    host.current_epochs[3] = 1
     host.learner(3).register(accepted_epoch=7)
     assert host.leader.failed is not None and host.leader.needed_epoch == 8
     again = LeaderHost(least_epoch=8)
     again.established(2)
     assert again.leader.new_epoch == 8
+
+
+@pytest.mark.parametrize("current_epoch", [None, 2, 7])
+def test_a_voter_with_a_history_of_its_own_ends_no_term(
+    current_epoch: int | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It would win the election, and undo what has been acknowledged in this epoch."""
+    host = LeaderHost()
+    host.established(2)
+    if current_epoch is not None:
+        host.current_epochs[3] = current_epoch
+    host.learner(3).register(accepted_epoch=7)
+    assert host.leader.failed is None
+    assert host.learners[3].take() == [("LEADERINFO", 1 << 32)]
+    assert "server 3 has accepted epoch 7: it cannot follow in ours, 1" in caplog.text
 
 
 def test_an_epoch_without_a_next_one_is_not_believed() -> None:

@@ -14,6 +14,7 @@ from zkpy.testing.cluster import Shape
 from zkpy.testing.host import DATA_DIR, Host
 
 ACCEPTED_EPOCH = f"{DATA_DIR}/version-2/acceptedEpoch"
+CURRENT_EPOCH = f"{DATA_DIR}/version-2/currentEpoch"
 
 
 @pytest.fixture(autouse=True)
@@ -52,6 +53,22 @@ def test_a_promise_to_a_leader_that_never_was_is_no_end_of_following() -> None:
     s.settle()
     assert max(s.checker.leaders) == 4
     s.finish()
+
+
+def test_a_history_of_another_ensemble_is_kept_out() -> None:
+    """In an election it would win, and what is acknowledged now would be lost."""
+    s = Scenario()
+    s.lead(s.b)
+    s.c.kill()
+    s.c.disk.put(ACCEPTED_EPOCH, b"7")
+    s.c.disk.put(CURRENT_EPOCH, b"7")
+    s.start(s.c)
+    client = s.client(s.a)
+    s.create(client, "/a")
+    s.run(20)
+    assert s.leads(s.b) and len(s.checker.leaders) == 1
+    assert not s.serving(s.c)
+    s.create(client, "/b")
 
 
 def test_an_observer_whose_promise_is_in_the_way_does_not_spin() -> None:

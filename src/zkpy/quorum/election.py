@@ -88,6 +88,8 @@ class FastLeaderElection:
         self._askers: dict[int, int] = {}
         # Voters that are for another leader than the one we found.
         self._deserters: set[int] = set()
+        # The currentEpoch of voters, as they told when they proposed themselves.
+        self.current_epochs: dict[int, int] = {}
         self._is_established = False
         self._interval_ms = self._min_interval_ms
         self._resend_ms = NEVER
@@ -249,6 +251,8 @@ class FastLeaderElection:
             n.version,
             self._version_of(n.config),
         )
+        if n.state == LOOKING and n.leader == sid:
+            self.current_epochs[sid] = n.peer_epoch
         if state == LOOKING:
             if self.looking:
                 self._count(sid, n, now_ms)

@@ -35,6 +35,8 @@ from zkpy.quorum.sync_requests import SyncRequests
 from zkpy.quorum.verifier import QuorumMaj, verifier_of
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from zkpy.quorum.database import Database
     from zkpy.quorum.effects import Effect
     from zkpy.quorum.leader_elect import Inbound
@@ -63,10 +65,13 @@ class Leader(LeaderElect):
         outbox: list[Link],
         effects: list[Effect],
         now_ms: int,
-        least_epoch: int = 0,
+        least_epoch: int,
+        current_epochs: Mapping[int, int],
         counters: dict[str, int] | None = None,
     ) -> None:
-        super().__init__(my_id, view, database, settings, effects, now_ms, least_epoch, counters)
+        super().__init__(
+            my_id, view, database, settings, effects, now_ms, least_epoch, current_epochs, counters
+        )
         self._outbox = outbox
         self.tick_count = 0
         self._half_ticks = 0

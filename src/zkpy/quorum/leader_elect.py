@@ -39,7 +39,7 @@ from zkpy.quorum.effects import ClosePeerPort, Effect, OpenPeerPort
 from zkpy.quorum.states import BROADCAST, DISCOVERY, SYNC_SNAP, SYNCHRONIZATION
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Set
+    from collections.abc import Iterable, Mapping, Set
 
     from zkpy.quorum.database import Database
     from zkpy.quorum.leader_settings import LeaderSettings
@@ -63,7 +63,7 @@ class LeaderElect:
 
     `phase` is DISCOVERY, SYNCHRONIZATION, then BROADCAST; `failed` is why the term is over.
     `reconfigured`: committed configurations, (members, designated leader, zxid), to be activated.
-    `least_epoch`: the new epoch is not below that.
+    `least_epoch`: the new epoch is not below that. `current_epochs`: of voters, as far as known.
     `counters`: where what happens is counted, by the names of the reference's metrics.
     """
 
@@ -76,6 +76,7 @@ class LeaderElect:
         effects: list[Effect],
         now_ms: int,
         least_epoch: int,
+        current_epochs: Mapping[int, int],
         counters: dict[str, int] | None = None,
     ) -> None:
         self.my_id = my_id
@@ -92,6 +93,7 @@ class LeaderElect:
         self.new_epoch: int | None = None
         # What the next term has to begin with, for a voter that could not follow in this one.
         self.needed_epoch = 0
+        self._current_epochs = current_epochs
         self._epoch_reports: set[int] = set()
         self._epoch_acks: set[int] = set()
         self._epoch_acked = False
@@ -218,12 +220,16 @@ class LeaderElect:
             self.drop(handler, f"impossible epoch {accepted_epoch:#x}")
             return
         if self.new_epoch is not None and accepted_epoch > self.new_epoch:
-            if info.server_id in self.view.verifiers()[0].voters:
-                # It was promised to a leader that nobody else followed, and can be ours only in a
-                # later epoch. (The reference goes on without it, for as long as it leads.)
+            if self._may_follow_later(info.server_id):
                 self.needed_epoch = accepted_epoch + 1
                 self.fail(f"server {info.server_id} has accepted epoch {accepted_epoch:x} already")
                 return
+            log.warning(
+                "server %d has accepted epoch %x: it cannot follow in ours, %x",
+                info.server_id,
+                accepted_epoch,
+                self.new_epoch,
+            )
         old = self.handler_of(info.server_id)
         handler.sid = info.server_id
         handler.is_observer = type == OBSERVERINFO
@@ -240,6 +246,20 @@ class LeaderElect:
         self._report_epoch(handler.sid, accepted_epoch)
         if self.new_epoch is not None and handler.phase == phases.EPOCH:
             self._send_leader_info(handler)
+
+    def _may_follow_later(self, sid: int) -> bool:
+        """Whether a voter whose accepted epoch is above ours could follow in a later term.
+
+        It could if it gave its promise to a leader whom no quorum followed. (The reference goes on
+        without it, for as long as it leads.) But if it has txns of such an epoch, or may have, that
+        is no history of this ensemble: the others have been wiped, and what was acknowledged since
+        would be lost to it in an election. Then it stays out, as with the reference.
+        """
+        assert self.new_epoch is not None
+        current_epoch = self._current_epochs.get(sid)
+        if sid not in self.view.verifiers()[0].voters or current_epoch is None:
+            return False
+        return current_epoch <= self.new_epoch
 
     def _report_epoch(self, sid: int, accepted_epoch: int) -> None:
         """Source: Leader.getEpochToPropose."""

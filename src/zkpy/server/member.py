@@ -451,6 +451,7 @@ class Member:
             self._effects,
             self.now_ms,
             self._least_epoch,
+            self.election.current_epochs,
             self.server.stats.counters,
         )
 
