@@ -273,6 +273,28 @@ def test_an_election_port_that_stays_taken_ends_the_start() -> None:
     assert caught.value.exit_code == UNABLE_TO_BIND_QUORUM_PORT == 14
 
 
+def test_a_client_port_moves_and_lets_go_of_the_old_one(caplog: pytest.LogCaptureFixture) -> None:
+    """Also where the new one is taken: it is tried until it is had."""
+    with Ensemble(1) as ensemble:
+        ensemble.start()
+        ensemble.wait()
+        process = ensemble.running[1]
+        old = process.address
+        with ensemble.session(1) as client:
+            with socket.create_server(("127.0.0.1", 0)) as blocker:
+                new: tuple[str, int] = blocker.getsockname()
+                process.call(lambda: process.server._rebind_client_port(new))  # type: ignore[attr-defined]
+                assert "Error reconfiguring client port to 127.0.0.1:" in caplog.text
+                socket.create_server(old).close()
+            eventually(lambda: process.address == new, "it has not got the port")
+            make(client, "/x")
+            with open_session(new) as other:
+                assert get(other, "/x") == b""
+        process.call(lambda: process.server._rebind_client_port(old))  # type: ignore[attr-defined]
+        assert process.address == old
+        open_session(old).close()
+
+
 GARBAGE = [
     b"",
     b"\xff",

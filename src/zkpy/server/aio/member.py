@@ -48,6 +48,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 ANY_ADDRESS: Final = "0.0.0.0"
+# Between two attempts at a client port that somebody else still has.
+REBIND_SECONDS: Final = 1.0
 
 
 class MemberStopped(PersistenceError):
@@ -277,6 +279,8 @@ class MemberServer(Server):
     """A member of an ensemble; used as `Server` is."""
 
     _runner: MemberRunner | None
+    _client_address: tuple[str, int] | None = None
+    _rebinding: asyncio.TimerHandle | None = None
 
     @property
     def member(self) -> Member:
@@ -322,6 +326,7 @@ class MemberServer(Server):
         await runner.election_port.bind(own.election_addresses)
         if sock is not None:
             self._listen(poller, sock)
+            self._client_address = (config.client_port_address, self.port)
             runner.rebind_client_port = self._rebind_client_port
         self._purge = runner.purge = DatadirCleanupManager(store, config, loop, self._disk)
         self._purge.start()
@@ -333,23 +338,49 @@ class MemberServer(Server):
         self._listener = ClientListener(poller, sock)
 
     def _rebind_client_port(self, address: tuple[str, int]) -> None:
-        """A reconfig has moved our client port."""
+        """A reconfig has moved our client port: somebody else may have the old one now.
+
+        If the new one is not to be had it is tried again. (The reference gives it up.)
+        """
+        if self._rebinding is not None:
+            self._rebinding.cancel()
+            self._rebinding = None
+        if self._listener is not None:
+            if address == self._client_address:
+                return
+            self._listener.close()
+            self._listener = None
+        log.info("binding to port %s:%s", *address)
+        reason = self._bind_client_port(address)
+        if reason:
+            log.error("Error reconfiguring client port to %s:%s: %s", *address, reason)
+
+    def _bind_client_port(self, address: tuple[str, int]) -> str:
+        """Why it cannot be had as yet, or nothing."""
         runner = self._runner
-        if runner is None or runner.poller is None or address[1] == self.port:
-            return
+        if runner is None or runner.poller is None:
+            return ""
+        self._rebinding = None
         try:
             sock = bound_socket(*address)
+            try:
+                self._listen(runner.poller, sock)
+            except OSError:
+                sock.close()
+                raise
         except OSError as error:
-            log.error("cannot move the client port: %s", error.strerror)
-            return
-        if self._listener is not None:
-            self._listener.close()
-        self.port = self.environment.bound_client_port = sock.getsockname()[1]
-        log.info("binding to port %s:%s", address[0], self.port)
-        self._listen(runner.poller, sock)
+            self._rebinding = runner.loop.call_later(
+                REBIND_SECONDS, self._bind_client_port, address
+            )
+            return error.strerror or str(error)
+        self._client_address = address
+        self.port = self.environment.bound_client_port = address[1]
+        return ""
 
     async def stop(self) -> None:
         """As `Server.stop`."""
+        if self._rebinding is not None:
+            self._rebinding.cancel()
         runner = self._runner
         if runner is not None and runner.election_port is not None:
             runner.election_port.close()
