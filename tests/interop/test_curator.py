@@ -17,7 +17,7 @@ CHECKS = "nodes mutex locks leader persistentNode cache watches counters"
 @pytest.fixture(scope="module")
 def classes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The compiled program."""
-    reason = oracle.curator_missing()
+    reason = oracle.java_missing("curator")
     if reason is not None:
         pytest.skip(reason)
     folder = tmp_path_factory.mktemp("classes")

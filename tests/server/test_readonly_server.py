@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 import pytest
@@ -109,12 +110,14 @@ def test_a_client_that_takes_read_only_gets_a_local_session(
 
 @pytest.mark.parametrize("read_only", [None, False])
 def test_a_client_that_wants_to_write_is_turned_away(
-    machine: RoleLess, read_only: bool | None
+    machine: RoleLess, read_only: bool | None, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level(logging.INFO)
     client = machine.plain()
     client.connect(read_only=read_only)
     assert client.closed
     assert not client.inbox
+    assert "Refusing session request for not-read-only client " in caplog.text
 
 
 def test_without_local_sessions_the_request_is_refused_as_no_read() -> None:
@@ -152,10 +155,15 @@ def test_a_local_session_can_be_resumed_here(machine: RoleLess, client: Client) 
     assert stranger.closed
 
 
-def test_a_client_that_is_ahead_is_turned_away(machine: RoleLess) -> None:
+def test_a_client_that_is_ahead_is_turned_away(
+    machine: RoleLess, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
     client = machine.plain()
     client.connect(last_zxid_seen=9, read_only=True)
     assert client.closed
+    assert "Refusing session(0x0) request for client " in caplog.text
+    assert " as it has seen zxid 0x9 our last zxid is 0x" in caplog.text
 
 
 def test_local_sessions_expire(machine: RoleLess, client: Client) -> None:

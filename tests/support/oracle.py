@@ -51,12 +51,12 @@ def apache_missing(version: str = APACHE_VERSIONS[0]) -> str | None:
     return None
 
 
-def curator_missing() -> str | None:
-    """Why the Curator programs cannot be compiled and run here; None if they can."""
+def java_missing(folder: str) -> str | None:
+    """Why what needs these jars ("curator", "tests") cannot be compiled and run; None if it can."""
     if shutil.which("javac") is None:
         return "no Java compiler"
-    if not (ORACLE / "curator" / "complete").exists():
-        return f"no Curator in {ORACLE.name}: run scripts/get-oracle"
+    if not (ORACLE / folder / "complete").exists():
+        return f"no {folder} in {ORACLE.name}: run scripts/get-oracle"
     return None
 
 

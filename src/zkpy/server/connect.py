@@ -84,15 +84,18 @@ class Handshake:
             server.stats.count("cnxn_closed_without_zk_server_running")
             server.close(cnxn)
             return
+        if server.read_only and not takes_read_only:
+            log.info("Refusing session request for not-read-only client %s", cnxn)
         renewed = request.sessionId != 0
         if not server.admits_session(renewed) or not server.admits_client(request, takes_read_only):
             server.close(cnxn)
             return
         last_zxid = server.caught_up_zxid
         if request.lastZxidSeen > last_zxid:
-            log.warning(
-                "Refusing session request for client %s as it has seen zxid 0x%x our last zxid is "
-                "0x%x client must try another server",
+            log.info(
+                "Refusing session(0x%x) request for client %s as it has seen zxid 0x%x our last "
+                "zxid is 0x%x client must try another server",
+                request.sessionId & (1 << 64) - 1,
                 cnxn,
                 request.lastZxidSeen,
                 last_zxid,

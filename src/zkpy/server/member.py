@@ -383,6 +383,7 @@ class Member:
                 self.config, self.database.tree, self.auth, now_ms=self.now_ms, wall_ms=self.wall_ms
             )
         )
+        log.info("Read-only server started")
 
     def _replace_server(self, server: ZooKeeperServer) -> None:
         """Clients of the old one are hung up on: they find their way back, or to another member."""

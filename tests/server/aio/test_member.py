@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import logging
 import os
 import socket
 import struct
@@ -253,6 +254,31 @@ def test_a_name_that_does_not_resolve_is_that_members_matter(
         with ensemble.session(1) as client:
             make(client, "/x")
     assert "Cannot open channel to 3 at election address nowhere.invalid:" in caplog.text
+
+
+def test_one_of_several_addresses_is_enough(caplog: pytest.LogCaptureFixture) -> None:
+    """Of its own, to listen at, and of others, to connect to; a missing one is tried again."""
+    caplog.set_level(logging.INFO)
+    with Ensemble(election_port_bind_retry=0) as ensemble, socket.socket() as blocker:
+        blocker.bind(("127.0.0.1", 0))
+        blocker.listen()
+        taken = blocker.getsockname()[1]
+        lines = []
+        for sid, line in enumerate(ensemble.members.text().splitlines()[:3], 1):
+            spec, _, rest = line.partition(":participant")
+            more = taken if sid == 1 else free_port()
+            own = f"127.0.0.1:{free_port()}:{more}"
+            lines.append(f"{spec}|nowhere.invalid:1:2|{own}:participant{rest}")
+        ensemble.members = parse_config_text("\n".join(lines), multi_address=True)
+        ensemble.start()
+        ensemble.wait()
+        with ensemble.session(1) as client:
+            make(client, "/x")
+        blocker.close()
+        port = f"1 is accepting connections now, my election bind port: /127.0.0.1:{taken}"
+        eventually(lambda: port in caplog.text, "the election port was not tried again")
+    assert "Exception while listening to address nowhere.invalid:2: " in caplog.text
+    assert "Couldn't bind to nowhere.invalid:1: " in caplog.text
 
 
 def test_an_election_port_that_is_taken_is_tried_again() -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from zkpy.persistence.errors import PersistenceError
 from zkpy.quorum.cnx_manager import address_text
-from zkpy.server.aio.quorum_port import PeerListener, PeerPort, listeners
+from zkpy.server.aio.quorum_port import PeerListener, PeerPort, listen_on
 
 if TYPE_CHECKING:
     from zkpy.quorum.link import Link
@@ -44,42 +44,57 @@ class ElectionPort:
     def __init__(self, runner: MemberRunner) -> None:
         self._runner = runner
         self._listeners: list[PeerListener] = []
-        self._rebinding: asyncio.Task[None] | None = None
+        self._task: asyncio.Task[None] | None = None
 
     async def bind(self, addresses: list[tuple[str, int]]) -> None:
-        """Listen on `addresses`, names looked up anew each time; try again while a port is taken.
+        """Listen on `addresses`, names looked up anew each time; try again while none can be had.
 
-        Raises UnableToBind after `electionPortBindRetry` attempts (0: never).
+        One is enough to begin with; the others are tried again meanwhile. Raises UnableToBind
+        after `electionPortBindRetry` attempts (0: never).
         """
-        runner = self._runner
-        member = runner.member
-        retries = member.config.election_port_bind_retry
-        attempt = 0
-        while True:
-            attempt += 1
-            try:
-                self._listeners = listeners(
-                    runner,
-                    runner.listen_addresses(addresses),
-                    self._accepted,
-                    member.config.tcp_keep_alive,
+        wanted = await self._listen(self._runner.listen_addresses(addresses))
+        attempt = 1
+        while not self._listeners:
+            _, reason = wanted[-1]
+            if self._given_up(attempt):
+                raise UnableToBind(
+                    f"As I'm leaving the listener thread after {attempt} attempts, I won't be "
+                    f"able to participate in leader election any longer: {reason}"
                 )
-            except OSError as error:
-                log.error("Exception while listening to address: %s", error.strerror)
-                if 0 < retries <= attempt:
-                    raise UnableToBind(
-                        f"As I'm leaving the listener thread after {attempt} attempts, I won't be "
-                        f"able to participate in leader election any longer: {error.strerror}"
-                    ) from None
-                await asyncio.sleep(RETRY_SECONDS)
-            else:
-                break
-        for address in runner.listen_addresses(addresses):
-            log.info(
-                "%d is accepting connections now, my election bind port: %s",
-                member.my_id,
-                address_text(address),
-            )
+            await asyncio.sleep(RETRY_SECONDS)
+            wanted = await self._listen([address for address, _ in wanted])
+            attempt += 1
+        if wanted:
+            rest = [address for address, _ in wanted]
+            self._task = self._runner.loop.create_task(self._bind_rest(rest, attempt))
+
+    async def _bind_rest(self, wanted: list[tuple[str, int]], attempt: int) -> None:
+        while wanted and not self._given_up(attempt):
+            await asyncio.sleep(RETRY_SECONDS)
+            wanted = [address for address, _ in await self._listen(wanted)]
+            attempt += 1
+
+    def _given_up(self, attempt: int) -> bool:
+        return 0 < self._runner.member.config.election_port_bind_retry <= attempt
+
+    async def _listen(self, addresses: list[tuple[str, int]]) -> list[tuple[tuple[str, int], str]]:
+        """One attempt at each; those that cannot be had, and why."""
+        member = self._runner.member
+        found, failed = await listen_on(
+            self._runner, addresses, self._accepted, member.config.tcp_keep_alive
+        )
+        self._listeners += found
+        for address, reason in failed:
+            log.error("Exception while listening to address %s: %s", address_text(address), reason)
+        missing = [address for address, _ in failed]
+        for address in addresses:
+            if address not in missing:
+                log.info(
+                    "%d is accepting connections now, my election bind port: %s",
+                    member.my_id,
+                    address_text(address),
+                )
+        return failed
 
     def _accepted(self, link: Link) -> None:
         election_link(link, self._runner.member.config)
@@ -88,7 +103,7 @@ class ElectionPort:
     def rebind(self, addresses: list[tuple[str, int]]) -> None:
         """Listen elsewhere from now on."""
         self.close()
-        self._rebinding = self._runner.loop.create_task(self._rebind(addresses))
+        self._task = self._runner.loop.create_task(self._rebind(addresses))
 
     async def _rebind(self, addresses: list[tuple[str, int]]) -> None:
         try:
@@ -98,9 +113,9 @@ class ElectionPort:
 
     def close(self) -> None:
         """Listen no more."""
-        if self._rebinding is not None:
-            self._rebinding.cancel()
-            self._rebinding = None
+        if self._task is not None:
+            self._task.cancel()
+            self._task = None
         for listener in self._listeners:
             listener.close()
         self._listeners.clear()

@@ -12,7 +12,7 @@ import logging
 import time
 from functools import partial
 from random import Random
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from zkpy.persistence.errors import PersistenceError
 from zkpy.quorum.effects import (
@@ -28,7 +28,13 @@ from zkpy.server.aio.client_port import ClientListener, Poller
 from zkpy.server.aio.election_port import ElectionPort, election_link
 from zkpy.server.aio.main import Server
 from zkpy.server.aio.purge import DatadirCleanupManager
-from zkpy.server.aio.quorum_port import PeerListener, PeerPort, connect, listeners
+from zkpy.server.aio.quorum_port import (
+    PeerListener,
+    PeerPort,
+    address_text,
+    connect,
+    listen_on,
+)
 from zkpy.server.aio.runner import Runner
 from zkpy.server.aio.snapshots import Snapshots
 from zkpy.server.aio.sockets import DEFAULT_BACKLOG, bound_socket
@@ -39,7 +45,7 @@ from zkpy.server.member import Member
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Callable
+    from collections.abc import Callable, Coroutine
 
     from zkpy.persistence.store import FileTxnSnapLog
     from zkpy.quorum.effects import Effect
@@ -78,7 +84,8 @@ class MemberRunner(Runner):
         self.election_port: ElectionPort | None = None
         self.purge: DatadirCleanupManager | None = None
         self.rebind_client_port: Callable[[tuple[str, int]], None] = lambda address: None
-        self._dials: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._opening: asyncio.Task[None] | None = None
         self._timer_ms = 0
         member.database.quiesce = self._quiesce
 
@@ -180,9 +187,7 @@ class MemberRunner(Runner):
 
     def _perform(self, effect: Effect) -> None:
         if isinstance(effect, Dial):
-            task = self.loop.create_task(self._dial(effect))
-            self._dials.add(task)
-            task.add_done_callback(self._dials.discard)
+            self._new_task(self._dial(effect))
         elif isinstance(effect, OpenPeerPort):
             self._open_peer_port(effect)
         elif isinstance(effect, ClosePeerPort):
@@ -202,23 +207,42 @@ class MemberRunner(Runner):
 
     def _open_peer_port(self, effect: OpenPeerPort) -> None:
         self.close_peer_port()
+        self._opening = self._new_task(self._listen_for_learners(effect.addresses))
+
+    async def _listen_for_learners(self, addresses: list[tuple[str, int]]) -> None:
         member = self.member
-        try:
-            self.peer_listeners = listeners(
-                self, self.listen_addresses(effect.addresses), member.learner_accepted
-            )
-        except OSError as error:
-            reason = error.strerror or str(error)
-            log.error("cannot listen for learners: %s", reason)
-            self.call(lambda: member.peer_port_failed(reason))
-        else:
+        found, failed = await listen_on(
+            self, self.listen_addresses(addresses), member.learner_accepted
+        )
+        self._opening = None
+        self.peer_listeners = found
+        for address, reason in failed:
+            log.error("Couldn't bind to %s: %s", address_text(address), reason)
+        if found:
             self.call(member.peer_port_open)
+        else:
+            self.call(lambda: member.peer_port_failed(failed[-1][1]))
 
     def close_peer_port(self) -> None:
         """Accept no more learners."""
+        if self._opening is not None:
+            self._opening.cancel()
+            self._opening = None
         for listener in self.peer_listeners:
             listener.close()
         self.peer_listeners.clear()
+
+    def _new_task(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = self.loop.create_task(coroutine)
+        self._tasks.add(task)
+        task.add_done_callback(self._task_done)
+        return task
+
+    def _task_done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        error = None if task.cancelled() else task.exception()
+        if error is not None:
+            self.fail(error)
 
     async def _dial(self, dial: Dial) -> None:
         member = self.member
@@ -267,11 +291,11 @@ class MemberRunner(Runner):
 
     async def close(self) -> None:
         """As Runner; the peers see the end of their connections."""
-        for task in list(self._dials):
-            task.cancel()
-        if self._dials:
-            await asyncio.wait(self._dials)
         self.close_peer_port()
+        for task in list(self._tasks):
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks)
         await super().close()
 
 

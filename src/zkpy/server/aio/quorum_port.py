@@ -262,19 +262,36 @@ async def connect(dial: Dial) -> tuple[socket.socket, str]:
         raise OSError(f"no answer in {dial.timeout_ms} ms") from None
 
 
-def listeners(
+async def listen_on(
     runner: MemberRunner,
     addresses: list[tuple[str, int]],
     accepted: Callable[[Link], None],
     keep_alive: bool = False,
-) -> list[PeerListener]:
-    """Listen on each of `addresses`. Raises OSError; then on none."""
-    socks: list[socket.socket] = []
-    try:
-        for host, port in dict.fromkeys(addresses):
-            socks.append(bound_socket(host, port))
-    except OSError:
-        for sock in socks:
-            sock.close()
-        raise
-    return [PeerListener(runner, sock, accepted, keep_alive) for sock in socks]
+) -> tuple[list[PeerListener], list[tuple[tuple[str, int], str]]]:
+    """Listen on those of `addresses` that can be had; with each of the others the reason.
+
+    As with the reference, one is enough: an interface or a name may be gone for a while.
+    """
+    loop = runner.loop
+    looked_up = await asyncio.gather(
+        *(look_up_all(loop, *address) for address in addresses), return_exceptions=True
+    )
+    found: list[PeerListener] = []
+    failed: list[tuple[tuple[str, int], str]] = []
+    for address, resolved in zip(addresses, looked_up, strict=True):
+        try:
+            if isinstance(resolved, BaseException):
+                raise resolved
+            # IPv4 first, as Java has it.
+            _, (host, *_) = min(resolved, key=lambda found: found[0] != socket.AF_INET)
+            if runner.poller is None:
+                raise OSError("shutting down")
+            sock = bound_socket(str(host), address[1])
+            try:
+                found.append(PeerListener(runner, sock, accepted, keep_alive))
+            except OSError:
+                sock.close()
+                raise
+        except OSError as error:
+            failed.append((address, error.strerror or str(error)))
+    return found, failed

@@ -1,0 +1,130 @@
+"""Apache ZooKeeper's own tests of what clients see, with zkpy as their server.
+
+They come with ZooKeeper, compiled; java/suite/ClientBase.java takes the place of their base class,
+which would start Apache's server. Left out is what looks inside that server.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from tests.support import oracle
+
+pytestmark = pytest.mark.interop
+
+SOURCE = Path(__file__).parent / "java" / "suite" / "ClientBase.java"
+LAUNCHER = "org.junit.platform.console.ConsoleLauncher"
+SUPER_TEST = "super:D/InIHSb7yEEbrWz8b9l71RjZJU="
+
+# Of the package org.apache.zookeeper, and how many tests there are in all.
+CLASSES = [
+    "test.ChrootTest",
+    "test.ACLCountTest",
+    "test.ACLRootTest",
+    "test.AsyncOpsTest",
+    "test.AuthTest",
+    "test.ClientRetryTest",
+    "test.CreateTest",
+    "test.DigestAuthDisabledTest",
+    "test.DisconnectedWatcherTest",
+    "test.EnforceQuotaTest",
+    "test.EnsembleAuthTest",
+    "test.EventTypeTest",
+    "test.FourLetterWordsTest",
+    "test.FourLetterWordsWhiteListTest",
+    "test.GetChildren2Test",
+    "test.MaxCnxnsTest",
+    "test.MultiAsyncTransactionTest",
+    "test.MultiOperationTest",
+    "test.NullDataTest",
+    "test.PersistentRecursiveWatcherTest",
+    "test.PersistentWatcherACLTest",
+    "test.PersistentWatcherTest",
+    "test.SessionInvalidationTest",
+    "test.ServerCnxnTest",
+    "test.StatTest",
+    "test.SyncCallTest",
+    "test.WatcherFuncTest",
+    "test.WatcherTest",
+    "GetAllChildrenNumberTest",
+    "GetEphemeralsTest",
+    "RemoveWatchesCmdTest",
+    "RemoveWatchesTest",
+    "ZooKeeperTest",
+    "server.CreateTTLTest",
+]
+SLOW_CLASSES = [
+    "test.ACLTest",
+    "test.ClientHammerTest",
+    "test.ClientTest",
+    "test.SessionTest",
+    "test.SessionTimeoutTest",
+    "test.AsyncTest",
+]
+TESTS = 300
+SLOW_TESTS = 40
+INSIDE = [
+    "WatcherTest#testWatcherCount",
+    "ClientTest#testPathValidation",
+    "CreateTTLTest#(testModifying|testMulti|testCreateAsync|testCreateSequential|testCreate)",
+]
+
+
+@pytest.fixture(scope="module")
+def classes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The compiled base class."""
+    reason = oracle.java_missing("tests")
+    if reason is not None:
+        pytest.skip(reason)
+    folder = tmp_path_factory.mktemp("classes")
+    command = ["javac", "-cp", oracle.classpath("tests"), "-d", str(folder), str(SOURCE)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+def run(classes: Path, names: list[str], folder: Path, timeout_s: float) -> int:
+    """Run these test classes; how many tests passed. None may fail."""
+    server = [sys.executable, "-m", "zkpy.cli.server"]
+    command = [
+        "java",
+        *oracle.JVM_FLAGS,
+        f"-Dbuild.test.dir={folder}",
+        "-Dzkpy.command=" + "\n".join(server),
+        f"-Dzookeeper.DigestAuthenticationProvider.superDigest={SUPER_TEST}",
+        f"-Dorg.slf4j.simpleLogger.logFile={folder / 'client.log'}",
+        "-cp",
+        f"{classes}:{oracle.classpath('tests')}",
+        LAUNCHER,
+        "execute",
+        "--disable-banner",
+        "--details=summary",
+        *(f"--exclude-methodname=.*{name}" for name in INSIDE),
+        *(f"--select-class=org.apache.zookeeper.{name}" for name in names),
+    ]
+    environment = {**os.environ, "PYTHONPATH": str(oracle.SOURCE)}
+    done = subprocess.run(
+        command, capture_output=True, text=True, timeout=timeout_s, env=environment, check=False
+    )
+    assert done.returncode == 0, done.stdout[-8000:] + done.stderr[-3000:]
+    passed = re.search(r"\[ +(\d+) tests successful", done.stdout)
+    assert passed is not None, done.stdout
+    return int(passed[1])
+
+
+@pytest.mark.timeout(450)
+def test_what_clients_see(classes: Path, tmp_path: Path) -> None:
+    """All in one Java process, with a new server for each test."""
+    assert run(classes, CLASSES, tmp_path, 400) == TESTS
+
+
+@pytest.mark.timeout(950)
+@pytest.mark.skipif("ZKPY_LONG" not in os.environ, reason="takes minutes; ZKPY_LONG=1 runs it")
+def test_sessions_and_load(classes: Path, tmp_path: Path) -> None:
+    """Those that wait for sessions to expire, and many clients at once."""
+    assert run(classes, SLOW_CLASSES, tmp_path, 900) == SLOW_TESTS
