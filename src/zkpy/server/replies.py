@@ -46,6 +46,7 @@ class Replies:
             cnxn.pending.append((0, _READY, frame, ()))
         else:
             cnxn.out += frame
+            cnxn.stats.sent += 1
             server.stats.packets_sent += 1
             server.mark_dirty(cnxn)
 

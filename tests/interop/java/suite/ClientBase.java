@@ -189,7 +189,7 @@ public abstract class ClientBase extends ZKTestCase {
         List<String> command = new ArrayList<>(List.of(System.getProperty("zkpy.command").split("\n")));
         // Tests set properties, which a server in the same JVM would see.
         for (String name : System.getProperties().stringPropertyNames()) {
-            if (name.startsWith("zookeeper.") || name.startsWith("znode.") || name.startsWith("jute.")) {
+            if (name.matches("(zookeeper|znode|jute|readonlymode)[.].*")) {
                 command.add("-D" + name + "=" + System.getProperty(name));
             }
         }
@@ -270,6 +270,11 @@ public abstract class ClientBase extends ZKTestCase {
 
     @BeforeEach
     public void setUp() throws Exception {
+        setUpWithServerId(1);
+    }
+
+    /** The id would only be seen in the ids of sessions. */
+    protected void setUpWithServerId(int serverId) throws Exception {
         setupTestEnv();
         setUpAll();
         tmpDir = createTmpDir();
@@ -302,6 +307,11 @@ public abstract class ClientBase extends ZKTestCase {
 
     public static File createTmpDir() throws IOException {
         return Files.createTempDirectory(testBaseDir.toPath(), "test").toFile();
+    }
+
+    static void verifyThreadTerminated(Thread thread, long millis) throws InterruptedException {
+        thread.join(millis);
+        assertTrue(!thread.isAlive(), thread.getName() + " has ended");
     }
 
     public static boolean recursiveDelete(File folder) {
