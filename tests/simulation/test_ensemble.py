@@ -39,7 +39,7 @@ def test_a_seed_replays() -> None:
     runs = []
     for _ in range(2):
         lines: list[str] = []
-        simulation = Simulation(7, tracer=lines.append).run()
+        simulation = Simulation(8, tracer=lines.append).run()
         runs.append((lines, simulation.cluster.checker.history.txns, simulation.summary()))
     assert runs[0] == runs[1]
     assert len(runs[0][0]) > 50

@@ -130,10 +130,12 @@ def test_5_zookeeper_4394() -> None:
         s.lead(s.c)
         client = s.client(s.c)
         s.create(client, "/before")
+        s.settle()
         s.a.kill()
         s.slow_disk(s.b, 1000)
         s.write_unseen(client, "/unseen")
         s.run(0.1)
+        assert s.history.now("/unseen") is None
         with pytest.MonkeyPatch.context() as patch:
             proposals_before_new_leader(patch)
             s.start(s.a)

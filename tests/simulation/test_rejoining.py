@@ -34,6 +34,7 @@ def test_a_promise_to_a_leader_that_never_was_is_no_end_of_following() -> None:
     s.lead(s.c)
     client = s.client(s.c)
     s.create(client, "/a")
+    s.run(0.1)  # all have it on their disks
     s.c.kill()
     for epoch in (2, 3):
         s.a.kill()

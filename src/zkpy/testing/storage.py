@@ -43,8 +43,14 @@ class SimulatedDatabase(ZKDatabase):
         self.host.cluster.on_snap(self.host)
 
     def save_snapshot(self) -> None:
-        super().save_snapshot()
-        self.host.durable_zxid = max(self.last_zxid, self.host.durable_zxid)
+        host = self.host
+        try:
+            super().save_snapshot()
+        except BaseException:
+            host.durable_zxid = min(host.durable_zxid, self.last_zxid)
+            raise
+        # If the tree came from a leader, the log has gone, with txns that nobody had committed.
+        host.durable_zxid = max(self.last_zxid, min(host.durable_zxid, self.store.log.last_zxid))
 
     def load(self) -> Any:
         loaded = super().load()
