@@ -135,6 +135,7 @@ class Node:
         now_ms = self.network.now_ms
         self.state = self.election.elected_state
         self.vote = vote
+        self.cnx_manager.forget()
         self.role_began = now_ms
         self.elections.append((now_ms - self.look_began, vote))
         self.network.note(f"{self.sid} is {STATE_NAMES[self.state]}, leader {vote.leader}")

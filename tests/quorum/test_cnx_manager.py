@@ -399,6 +399,22 @@ def test_last_message_is_sent_again_on_a_new_connection() -> None:
     assert taken(manager.connected_to(3)) == frame(b"newer")
 
 
+def test_what_is_out_of_date_is_not_said_on_new_connections() -> None:
+    manager = Manager(2)
+    link = manager.connected_to(3)
+    manager.send(3, b"old", NOW)
+    manager.send(1, b"waits", NOW)
+    manager.forget()
+    assert taken(link) == frame(b"old")
+    assert taken(manager.connected_to(3)) == b""
+    dial = manager.dial_of(1)
+    link = manager.new_link()
+    manager.dialled(dial, link, NOW)
+    assert taken(link) == greeting(2)
+    manager.send(1, b"new", NOW)
+    assert taken(link) == frame(b"new")
+
+
 def test_new_peers_hear_nothing_at_first() -> None:
     assert taken(Manager(1).connected_to(3)) == b""
 

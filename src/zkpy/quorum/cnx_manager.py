@@ -141,6 +141,19 @@ class QuorumCnxManager:
         elif not self._flush(peer):
             self._retry_ms = min(self._retry_ms, now_ms + BLOCKED_RETRY_MS)
 
+    def forget(self) -> None:
+        """What was said so far is not said again to those who connect from now on.
+
+        It is out of date once the leader has its epoch and the members are others: a server of the
+        reference would leave its election for it, then begin anew for the later configuration that
+        comes behind it, and end up following without an election port. Whoever looks for a leader
+        asks, and is answered.
+        """
+        for peer in self._peers.values():
+            peer.last_sent = None
+            if peer.link is None:
+                peer.queued = None
+
     def take_received(self) -> list[tuple[int, bytes]]:
         """(sid, payload) in order of arrival; each is taken once."""
         received = self._received

@@ -477,11 +477,8 @@ class FastLeaderElection:
             self.elected_state = FOLLOWING
         self._resend_ms = self._redial_ms = self._finalize_ms = NEVER
         # Who still looks need not ask. It also takes the place of a vote that is still to be sent,
-        # or would be sent again on the next connection, and is not ours any more. But whoever is
-        # not there is told when it asks: by then the leader has its epoch, and the members may be
-        # others. The reference would leave the election for this result, then begin it anew for
-        # the later configuration, and end up following without an election port.
-        self._messages = [message for message in self._messages if self._unreachable(message[0])]
+        # and is not ours any more. Whoever is not there is told when it asks.
+        self._messages.clear()
         for sid in sorted(self.view.voters().union(self._askers)):
             if sid != self.my_id and not self._unreachable(sid):
                 self._send(sid, self.elected, self.elected.election_epoch, self.elected_state)

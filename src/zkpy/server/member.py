@@ -406,6 +406,7 @@ class Member:
         self._tell_peer_state()
         log.info("%s - LEADER ELECTION TOOK - %d MS", STATE_NAMES[state], took_ms)
         self.server.stats.record("election_time", took_ms)
+        self.cnx_manager.forget()
         self._replace_server(self._idle_server())
         self._zxid_before_role = self.database.last_zxid
         # What is applied while catching up is compared with the digests of its proposer.
