@@ -65,7 +65,7 @@ def test_a_seed_replays() -> None:
 def test_it_notices(break_it: Callable[[pytest.MonkeyPatch], None]) -> None:
     with pytest.MonkeyPatch.context() as patch:
         break_it(patch)
-        assert fails(60)
+        assert fails(200)
 
 
 def fails(seeds: int) -> bool:

@@ -130,7 +130,7 @@ def test_5_zookeeper_4394() -> None:
         s.lead(s.c)
         client = s.client(s.c)
         s.create(client, "/before")
-        s.settle()
+        s.run(0.1)  # B has nothing to write
         s.a.kill()
         s.slow_disk(s.b, 1000)
         s.write_unseen(client, "/unseen")
