@@ -51,7 +51,7 @@ CLASSES = [
     "RemoveWatchesCmdTest",
     "server.CreateTTLTest",
 ]
-TESTS = 0
+TESTS = 160
 LONG_CLASSES = [
     "test.ACLTest",
     "test.AsyncOpsTest",
@@ -67,7 +67,7 @@ LONG_CLASSES = [
     "RemoveWatchesTest",
     "ZooKeeperTest",
 ]
-LONG_TESTS = 0
+LONG_TESTS = 180
 # What looks inside the server after all.
 INSIDE = [
     "WatcherTest#testWatcherCount",
