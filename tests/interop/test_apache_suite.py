@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -113,12 +114,22 @@ def run(classes: Path, names: list[str], folder: Path, timeout_s: float) -> int:
         *(f"--select-class=org.apache.zookeeper.{name}" for name in names),
     ]
     environment = {**os.environ, "PYTHONPATH": str(oracle.SOURCE)}
-    done = subprocess.run(
-        command, capture_output=True, text=True, timeout=timeout_s, env=environment, check=False
-    )
-    assert done.returncode == 0, done.stdout[-8000:] + done.stderr[-3000:]
-    passed = re.search(r"\[ +(\d+) tests successful", done.stdout)
-    assert passed is not None, done.stdout
+    with subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env=environment,
+        start_new_session=True,
+    ) as process:
+        try:
+            out, _ = process.communicate(timeout=timeout_s)
+        except BaseException:
+            os.killpg(process.pid, signal.SIGKILL)  # with the server of the test it is at
+            raise
+    assert process.returncode == 0, out[-8000:]
+    passed = re.search(r"\[ +(\d+) tests successful", out)
+    assert passed is not None, out
     return int(passed[1])
 
 

@@ -53,7 +53,10 @@ def start(program: Path, server: oracle.Server, *checks: str) -> subprocess.Pope
 def test_every_call(program: Path, server: oracle.Server) -> None:
     """What the library offers, one session after the other, in one process."""
     with start(program, server, *CHECKS.split()) as process:
-        out, err = process.communicate(timeout=60)
+        try:
+            out, err = process.communicate(timeout=60)
+        finally:
+            process.kill()
     assert out.splitlines() == [f"ok {name}" for name in CHECKS.split()], out + err[-3000:]
 
 

@@ -83,7 +83,7 @@ class LeaderHost:
         observers = options.pop("observers", ())
         reconfig = options.pop("reconfig_enabled", False)
         least_epoch = options.pop("least_epoch", 0)
-        self.current_epochs: dict[int, int] = {}
+        self.histories: dict[int, tuple[int, int]] = {}
         self.now_ms = 0
         self.database: Any = options.pop("database", None) or FakeDatabase()
         self.view = View(my_id, members(voters, observers), None, reconfig)
@@ -106,7 +106,7 @@ class LeaderHost:
             self.effects,
             self.now_ms,
             least_epoch,
-            self.current_epochs,
+            self.histories,
         )
         self.logged: list[tuple[int, bytes]] = []
         self.leader.lead(self.now_ms)

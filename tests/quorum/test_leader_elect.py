@@ -57,7 +57,7 @@ def test_the_epoch_is_above_all_that_a_quorum_has_accepted() -> None:
 def test_a_voter_that_has_accepted_a_later_epoch_needs_another_term() -> None:
     host = LeaderHost()
     host.established(2)
-    host.current_epochs[3] = 1
+    host.histories[3] = (1, 1 << 32)
     host.learner(3).register(accepted_epoch=7)
     assert host.leader.failed is not None and host.leader.needed_epoch == 8
     again = LeaderHost(least_epoch=8)
@@ -65,15 +65,15 @@ def test_a_voter_that_has_accepted_a_later_epoch_needs_another_term() -> None:
     assert again.leader.new_epoch == 8
 
 
-@pytest.mark.parametrize("current_epoch", [None, 2, 7])
+@pytest.mark.parametrize("history", [None, (1, (1 << 32) + 1), (2, 1), (7, 7 << 32)])
 def test_a_voter_with_a_history_of_its_own_ends_no_term(
-    current_epoch: int | None, caplog: pytest.LogCaptureFixture
+    history: tuple[int, int] | None, caplog: pytest.LogCaptureFixture
 ) -> None:
     """It would win the election, and undo what has been acknowledged in this epoch."""
     host = LeaderHost()
     host.established(2)
-    if current_epoch is not None:
-        host.current_epochs[3] = current_epoch
+    if history is not None:
+        host.histories[3] = history
     host.learner(3).register(accepted_epoch=7)
     assert host.leader.failed is None
     assert host.learners[3].take() == [("LEADERINFO", 1 << 32)]

@@ -91,13 +91,40 @@ def test_all_addresses_are_dialled_and_the_first_wins() -> None:
     host.learner.follow(VOTE, 0)
     first, second = host.dials()
     host.learner.dial_failed(first, "refused", 1)
-    assert host.learner.next_timer_ms() == TICK_MS * INIT_TICKS, "the other may still answer"
-    host.learner.dialled(second, Link(host.outbox, "b:7"), 2)
+    # The other may still answer, or take minutes for it.
+    assert host.learner.next_timer_ms() == 11
+    host.learner.tick(11)
+    (again,) = host.dials()
+    assert again.address == first.address
+    host.learner.dial_failed(again, "refused", 12)
+    host.learner.dialled(second, Link(host.outbox, "b:7"), 13)
+    assert host.learner.next_timer_ms() > 100
     late = Link(host.outbox, "a:5")
-    host.learner.dialled(first, late, 3)
+    host.learner.dialled(again, late, 14)
     assert late.closed
     assert host.learner.link is not None
     assert host.learner.link.address == "b:7"
+
+
+def test_while_one_address_is_slow_the_other_may_be_refused_for_long() -> None:
+    members = parse_config_text(
+        "server.1=h1:1:2\nserver.3=a:5:6|b:7:8\nversion=0", multi_address=True
+    )
+    host = LearnerHost(view=View(1, members))
+    host.learner.follow(VOTE, 0)
+    dial, slow = host.dials()
+    now_ms = 0
+    while True:
+        host.learner.dial_failed(dial, "refused", now_ms)
+        now_ms = host.learner.next_timer_ms()
+        host.learner.tick(now_ms)
+        dials = host.dials()
+        if not dials:
+            break
+        (dial,) = dials
+    assert host.learner.failed is not None, "the limit of the whole"
+    assert now_ms == TICK_MS * INIT_TICKS
+    host.learner.dial_failed(slow, "refused", now_ms + 1)
 
 
 def test_a_leader_that_is_in_no_configuration() -> None:

@@ -88,8 +88,8 @@ class FastLeaderElection:
         self._askers: dict[int, int] = {}
         # Voters that are for another leader than the one we found.
         self._deserters: set[int] = set()
-        # The currentEpoch of voters, as they told when they proposed themselves.
-        self.current_epochs: dict[int, int] = {}
+        # (currentEpoch, last zxid) of voters, as they told when they proposed themselves.
+        self.histories: dict[int, tuple[int, int]] = {}
         self._is_established = False
         self._interval_ms = self._min_interval_ms
         self._resend_ms = NEVER
@@ -252,7 +252,7 @@ class FastLeaderElection:
             self._version_of(n.config),
         )
         if n.state == LOOKING and n.leader == sid:
-            self.current_epochs[sid] = n.peer_epoch
+            self.histories[sid] = (n.peer_epoch, n.zxid)
         if state == LOOKING:
             if self.looking:
                 self._count(sid, n, now_ms)

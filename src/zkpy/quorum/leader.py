@@ -66,11 +66,11 @@ class Leader(LeaderElect):
         effects: list[Effect],
         now_ms: int,
         least_epoch: int,
-        current_epochs: Mapping[int, int],
+        histories: Mapping[int, tuple[int, int]],
         counters: dict[str, int] | None = None,
     ) -> None:
         super().__init__(
-            my_id, view, database, settings, effects, now_ms, least_epoch, current_epochs, counters
+            my_id, view, database, settings, effects, now_ms, least_epoch, histories, counters
         )
         self._outbox = outbox
         self.tick_count = 0

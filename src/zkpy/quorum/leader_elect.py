@@ -63,7 +63,8 @@ class LeaderElect:
 
     `phase` is DISCOVERY, SYNCHRONIZATION, then BROADCAST; `failed` is why the term is over.
     `reconfigured`: committed configurations, (members, designated leader, zxid), to be activated.
-    `least_epoch`: the new epoch is not below that. `current_epochs`: of voters, as far as known.
+    `least_epoch`: the new epoch is not below that. `histories`: (currentEpoch, last zxid) of
+    voters, as far as they are known.
     `counters`: where what happens is counted, by the names of the reference's metrics.
     """
 
@@ -76,7 +77,7 @@ class LeaderElect:
         effects: list[Effect],
         now_ms: int,
         least_epoch: int,
-        current_epochs: Mapping[int, int],
+        histories: Mapping[int, tuple[int, int]],
         counters: dict[str, int] | None = None,
     ) -> None:
         self.my_id = my_id
@@ -93,7 +94,7 @@ class LeaderElect:
         self.new_epoch: int | None = None
         # What the next term has to begin with, for a voter that could not follow in this one.
         self.needed_epoch = 0
-        self._current_epochs = current_epochs
+        self._histories = histories
         self._epoch_reports: set[int] = set()
         self._epoch_acks: set[int] = set()
         self._epoch_acked = False
@@ -251,15 +252,15 @@ class LeaderElect:
         """Whether a voter whose accepted epoch is above ours could follow in a later term.
 
         It could if it gave its promise to a leader whom no quorum followed. (The reference goes on
-        without it, for as long as it leads.) But if it has txns of such an epoch, or may have, that
-        is no history of this ensemble: the others have been wiped, and what was acknowledged since
-        would be lost to it in an election. Then it stays out, as with the reference.
+        without it, for as long as it leads.) But if it has more than we do, that is no history of
+        this ensemble: the others have been wiped, and what was acknowledged since would be lost to
+        it in an election. Then it stays out, as with the reference.
         """
         assert self.new_epoch is not None
-        current_epoch = self._current_epochs.get(sid)
-        if sid not in self.view.verifiers()[0].voters or current_epoch is None:
+        history = self._histories.get(sid)
+        if sid not in self.view.verifiers()[0].voters or history is None:
             return False
-        return current_epoch <= self.new_epoch
+        return history <= (self.new_epoch, self.last_zxid)
 
     def _report_epoch(self, sid: int, accepted_epoch: int) -> None:
         """Source: Leader.getEpochToPropose."""

@@ -85,7 +85,7 @@ class LearnerLink:
         self.fatal_exit_code: int | None = None
         self.leader_id: int | None = None
         self.link: Link | None = None
-        # Connecting
+        # Connecting: the leader's addresses that are to be dialled next, and the dials under way.
         self._addresses: list[tuple[str, int]] = []
         self._dials: list[Dial] = []
         self._tries = 0
@@ -114,7 +114,7 @@ class LearnerLink:
         if server is None:
             self._fail(f"Couldn't find the leader with id = {vote.leader}")
             return
-        self._addresses = server.quorum_addresses
+        self._addresses = list(server.quorum_addresses)
         self._connect_deadline_ms = now_ms + self._connect_limit_ms
         self._refused_deadline_ms = now_ms + min(REFUSED_FOR_MS, self._connect_limit_ms)
         self._dial()
@@ -124,10 +124,10 @@ class LearnerLink:
         assert self.leader_id is not None
         self._retry_ms = None
         left_ms = max(1, self._connect_deadline_ms - self._now_ms)
-        self._dials = [
-            Dial(LEADER, self.leader_id, address, left_ms) for address in self._addresses
-        ]
-        self._effects.extend(self._dials)
+        dials = [Dial(LEADER, self.leader_id, address, left_ms) for address in self._addresses]
+        self._addresses.clear()
+        self._dials += dials
+        self._effects.extend(dials)
 
     def dialled(self, dial: Dial, link: Link, now_ms: int) -> None:
         """The leader accepted the connection: register."""
@@ -137,6 +137,7 @@ class LearnerLink:
             return
         log.info("Successfully connected to leader, using address: %s", link)
         self._dials.remove(dial)
+        self._retry_ms = None
         self.link = link
         link.owner = self
         self._connected_ms = self._heard_ms = now_ms
@@ -144,17 +145,24 @@ class LearnerLink:
         link.send(encode_packet(self.info_type, self.database.accepted_epoch << 32, info.encode()))
 
     def dial_failed(self, dial: Dial, reason: str, now_ms: int) -> None:
-        """Try again a little later, until it has taken too long."""
+        """Try again a little later, until it has taken too long.
+
+        Not only when all addresses have failed: a name server may not answer for minutes.
+        """
         self._now_ms = now_ms
         if dial not in self._dials:
             return
         self._dials.remove(dial)
-        if self.failed is not None or self.link is not None or self._dials:
+        if self.failed is not None or self.link is not None:
+            return
+        self._addresses.append(dial.address)
+        if self._retry_ms is not None:
             return
         self._tries += 1
         where = f"{dial.address[0]}:{dial.address[1]}"
         if now_ms + self._delay_ms > self._refused_deadline_ms:
-            self._fail(f"cannot connect to leader {dial.sid} at {where}: {reason}")
+            if not self._dials:
+                self._fail(f"cannot connect to leader {dial.sid} at {where}: {reason}")
             return
         if self._tries == 1 or self.debug:
             log.warning(

@@ -129,8 +129,9 @@ class Member:
         self._led = False
         # A leader must not begin with an epoch below that.
         self._least_epoch = 0
-        # How often in a row a leader that we had reached would not have us.
+        # How often in a row a leader that we had reached would not have us, or we had no peer port.
         self._futile_roles = 0
+        self._peer_port_failed = False
         self._peer_state = ""  # the last that was logged
         self._looking_since_ms = now_ms
         self._read_only_ms = NEVER
@@ -188,6 +189,7 @@ class Member:
     def peer_port_failed(self, reason: str) -> None:
         """Without a peer port nobody can follow us."""
         if isinstance(self.zab, Leader):
+            self._peer_port_failed = True
             self.zab.fail(f"Couldn't bind to the peer port: {reason}")
         self._settle()
 
@@ -453,7 +455,7 @@ class Member:
             self._effects,
             self.now_ms,
             self._least_epoch,
-            self.election.current_epochs,
+            self.election.histories,
             self.server.stats.counters,
         )
 
@@ -611,7 +613,8 @@ class Member:
         self._reload = not isinstance(zab, Leader) and zab.database_dirty
         if isinstance(zab, Leader):
             self._least_epoch = max(self._least_epoch, zab.needed_epoch)
-            self._futile_roles = 0
+            self._futile_roles = self._futile_roles + 1 if self._peer_port_failed else 0
+            self._peer_port_failed = False
         elif zab.link is not None:
             self._futile_roles = 0 if zab.phase == BROADCAST else self._futile_roles + 1
         self._replace_server(self._idle_server())

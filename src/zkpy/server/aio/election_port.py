@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from zkpy.persistence.errors import PersistenceError
 from zkpy.quorum.cnx_manager import address_text
-from zkpy.server.aio.quorum_port import PeerListener, PeerPort, listen_on
+from zkpy.server.aio.quorum_port import PeerListener, PeerPort, listen_at
 
 if TYPE_CHECKING:
     from zkpy.quorum.link import Link
@@ -44,57 +44,56 @@ class ElectionPort:
     def __init__(self, runner: MemberRunner) -> None:
         self._runner = runner
         self._listeners: list[PeerListener] = []
-        self._task: asyncio.Task[None] | None = None
+        self._tasks: list[asyncio.Task[None]] = []
 
     async def bind(self, addresses: list[tuple[str, int]]) -> None:
-        """Listen on `addresses`, names looked up anew each time; try again while none can be had.
+        """Return once one of `addresses` is listened on; the others are tried on.
 
-        One is enough to begin with; the others are tried again meanwhile. Raises UnableToBind
-        after `electionPortBindRetry` attempts (0: never).
+        Each is tried again every second, its name looked up anew. Raises UnableToBind if none can
+        be had in `electionPortBindRetry` attempts (0: as many as it takes).
         """
-        wanted = await self._listen(self._runner.listen_addresses(addresses))
-        attempt = 1
-        while not self._listeners:
-            _, reason = wanted[-1]
-            if self._given_up(attempt):
-                raise UnableToBind(
-                    f"As I'm leaving the listener thread after {attempt} attempts, I won't be "
-                    f"able to participate in leader election any longer: {reason}"
-                )
-            await asyncio.sleep(RETRY_SECONDS)
-            wanted = await self._listen([address for address, _ in wanted])
+        runner = self._runner
+        reasons: list[str] = []
+        self._tasks = [
+            runner.new_task(self._listen(address, reasons))
+            for address in runner.listen_addresses(addresses)
+        ]
+        pending = set(self._tasks)
+        while pending and not self._listeners:
+            _, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
+        error = runner.stopped.exception() if runner.failed else None
+        if error is not None:
+            raise error
+        if not self._listeners:
+            attempts = runner.member.config.election_port_bind_retry
+            raise UnableToBind(
+                f"As I'm leaving the listener thread after {attempts} attempts, I won't be "
+                f"able to participate in leader election any longer: {', '.join(reasons)}"
+            )
+
+    async def _listen(self, address: tuple[str, int], reasons: list[str]) -> None:
+        runner = self._runner
+        config = runner.member.config
+        attempt = 0
+        while True:
             attempt += 1
-        if wanted:
-            rest = [address for address, _ in wanted]
-            self._task = self._runner.loop.create_task(self._bind_rest(rest, attempt))
-
-    async def _bind_rest(self, wanted: list[tuple[str, int]], attempt: int) -> None:
-        while wanted and not self._given_up(attempt):
-            await asyncio.sleep(RETRY_SECONDS)
-            wanted = [address for address, _ in await self._listen(wanted)]
-            attempt += 1
-
-    def _given_up(self, attempt: int) -> bool:
-        return 0 < self._runner.member.config.election_port_bind_retry <= attempt
-
-    async def _listen(self, addresses: list[tuple[str, int]]) -> list[tuple[tuple[str, int], str]]:
-        """One attempt at each; those that cannot be had, and why."""
-        member = self._runner.member
-        found, failed = await listen_on(
-            self._runner, addresses, self._accepted, member.config.tcp_keep_alive
-        )
-        self._listeners += found
-        for address, reason in failed:
+            try:
+                listener = await listen_at(runner, address, self._accepted, config.tcp_keep_alive)
+            except OSError as error:
+                reason = error.strerror or str(error)
+            else:
+                break
             log.error("Exception while listening to address %s: %s", address_text(address), reason)
-        missing = [address for address, _ in failed]
-        for address in addresses:
-            if address not in missing:
-                log.info(
-                    "%d is accepting connections now, my election bind port: %s",
-                    member.my_id,
-                    address_text(address),
-                )
-        return failed
+            if 0 < config.election_port_bind_retry <= attempt or runner.poller is None:
+                reasons.append(reason)
+                return
+            await asyncio.sleep(RETRY_SECONDS)
+        self._listeners.append(listener)
+        log.info(
+            "%d is accepting connections now, my election bind port: %s",
+            runner.member.my_id,
+            address_text(address),
+        )
 
     def _accepted(self, link: Link) -> None:
         election_link(link, self._runner.member.config)
@@ -103,19 +102,13 @@ class ElectionPort:
     def rebind(self, addresses: list[tuple[str, int]]) -> None:
         """Listen elsewhere from now on."""
         self.close()
-        self._task = self._runner.loop.create_task(self._rebind(addresses))
-
-    async def _rebind(self, addresses: list[tuple[str, int]]) -> None:
-        try:
-            await self.bind(addresses)
-        except UnableToBind as error:
-            self._runner.fail(error)
+        self._runner.new_task(self.bind(addresses))
 
     def close(self) -> None:
         """Listen no more."""
-        if self._task is not None:
-            self._task.cancel()
-            self._task = None
+        for task in self._tasks:
+            task.cancel()
+        self._tasks.clear()
         for listener in self._listeners:
             listener.close()
         self._listeners.clear()

@@ -32,12 +32,13 @@ from zkpy.server.aio.quorum_port import (
     PeerListener,
     PeerPort,
     address_text,
+    bound_at,
     connect,
-    listen_on,
+    listen_at,
 )
 from zkpy.server.aio.runner import Runner
 from zkpy.server.aio.snapshots import Snapshots
-from zkpy.server.aio.sockets import DEFAULT_BACKLOG, bound_socket
+from zkpy.server.aio.sockets import DEFAULT_BACKLOG
 from zkpy.server.aio.wiring import registry_of
 from zkpy.server.config_files import ConfigFiles
 from zkpy.server.database import ZKDatabase
@@ -85,7 +86,7 @@ class MemberRunner(Runner):
         self.purge: DatadirCleanupManager | None = None
         self.rebind_client_port: Callable[[tuple[str, int]], None] = lambda address: None
         self._tasks: set[asyncio.Task[None]] = set()
-        self._opening: asyncio.Task[None] | None = None
+        self._opening: set[asyncio.Task[None]] = set()
         self._timer_ms = 0
         member.database.quiesce = self._quiesce
 
@@ -187,7 +188,7 @@ class MemberRunner(Runner):
 
     def _perform(self, effect: Effect) -> None:
         if isinstance(effect, Dial):
-            self._new_task(self._dial(effect))
+            self.new_task(self._dial(effect))
         elif isinstance(effect, OpenPeerPort):
             self._open_peer_port(effect)
         elif isinstance(effect, ClosePeerPort):
@@ -201,38 +202,44 @@ class MemberRunner(Runner):
             self.fail(MemberStopped(effect.exit_code, effect.reason))
 
     def listen_addresses(self, addresses: list[tuple[str, int]]) -> list[tuple[str, int]]:
+        """Where to listen so that we are found at `addresses`, each once."""
         if self.member.config.quorum_listen_on_all_ips:
-            return list(dict.fromkeys((ANY_ADDRESS, port) for _, port in addresses))
-        return addresses
+            addresses = [(ANY_ADDRESS, port) for _, port in addresses]
+        return list(dict.fromkeys(addresses))
 
     def _open_peer_port(self, effect: OpenPeerPort) -> None:
         self.close_peer_port()
-        self._opening = self._new_task(self._listen_for_learners(effect.addresses))
+        self._opening = {
+            self.new_task(self._listen_for_learners(address))
+            for address in self.listen_addresses(effect.addresses)
+        }
 
-    async def _listen_for_learners(self, addresses: list[tuple[str, int]]) -> None:
+    async def _listen_for_learners(self, address: tuple[str, int]) -> None:
+        """One of several addresses is enough: an interface or a name may be gone for a while."""
         member = self.member
-        found, failed = await listen_on(
-            self, self.listen_addresses(addresses), member.learner_accepted
-        )
-        self._opening = None
-        self.peer_listeners = found
-        for address, reason in failed:
+        reason = ""
+        try:
+            self.peer_listeners.append(await listen_at(self, address, member.learner_accepted))
+        except OSError as error:
+            reason = error.strerror or str(error)
             log.error("Couldn't bind to %s: %s", address_text(address), reason)
-        if found:
+        self._opening = {task for task in self._opening if task is not asyncio.current_task()}
+        if not reason and len(self.peer_listeners) == 1:
             self.call(member.peer_port_open)
-        else:
-            self.call(lambda: member.peer_port_failed(failed[-1][1]))
+        elif not self.peer_listeners and not self._opening:
+            self.call(lambda: member.peer_port_failed(reason))
 
     def close_peer_port(self) -> None:
         """Accept no more learners."""
-        if self._opening is not None:
-            self._opening.cancel()
-            self._opening = None
+        for task in self._opening:
+            task.cancel()
+        self._opening.clear()
         for listener in self.peer_listeners:
             listener.close()
         self.peer_listeners.clear()
 
-    def _new_task(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+    def new_task(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Run beside the loop's turns until `close`; an exception of it ends the member."""
         task = self.loop.create_task(coroutine)
         self._tasks.add(task)
         task.add_done_callback(self._task_done)
@@ -304,7 +311,7 @@ class MemberServer(Server):
 
     _runner: MemberRunner | None
     _client_address: tuple[str, int] | None = None
-    _rebinding: asyncio.TimerHandle | None = None
+    _rebinding: asyncio.Task[None] | None = None
 
     @property
     def member(self) -> Member:
@@ -362,10 +369,10 @@ class MemberServer(Server):
         self._listener = ClientListener(poller, sock)
 
     def _rebind_client_port(self, address: tuple[str, int]) -> None:
-        """A reconfig has moved our client port: somebody else may have the old one now.
-
-        If the new one is not to be had it is tried again. (The reference gives it up.)
-        """
+        """A reconfig has moved our client port: somebody else may have the old one now."""
+        runner = self._runner
+        if runner is None or runner.poller is None:
+            return
         if self._rebinding is not None:
             self._rebinding.cancel()
             self._rebinding = None
@@ -374,37 +381,35 @@ class MemberServer(Server):
                 return
             self._listener.close()
             self._listener = None
-        log.info("binding to port %s:%s", *address)
-        reason = self._bind_client_port(address)
-        if reason:
-            log.error("Error reconfiguring client port to %s:%s: %s", *address, reason)
+        self._rebinding = runner.new_task(self._bind_client_port(runner, address))
 
-    def _bind_client_port(self, address: tuple[str, int]) -> str:
-        """Why it cannot be had as yet, or nothing."""
-        runner = self._runner
-        if runner is None or runner.poller is None:
-            return ""
-        self._rebinding = None
-        try:
-            sock = bound_socket(*address)
+    async def _bind_client_port(self, runner: MemberRunner, address: tuple[str, int]) -> None:
+        """Try until it is to be had. (The reference gives it up.)"""
+        told = ""
+        while True:
             try:
-                self._listen(runner.poller, sock)
-            except OSError:
-                sock.close()
-                raise
-        except OSError as error:
-            self._rebinding = runner.loop.call_later(
-                REBIND_SECONDS, self._bind_client_port, address
-            )
-            return error.strerror or str(error)
+                sock = await bound_at(runner.loop, address)
+                if runner.poller is None:
+                    sock.close()
+                    return
+                try:
+                    self._listen(runner.poller, sock)
+                    break
+                except OSError:
+                    sock.close()
+                    raise
+            except OSError as error:
+                reason = error.strerror or str(error)
+            if reason != told:
+                told = reason
+                log.error("Error reconfiguring client port to %s:%s: %s", *address, reason)
+            await asyncio.sleep(REBIND_SECONDS)
+        log.info("binding to port %s:%s", *address)
         self._client_address = address
         self.port = self.environment.bound_client_port = address[1]
-        return ""
 
     async def stop(self) -> None:
         """As `Server.stop`."""
-        if self._rebinding is not None:
-            self._rebinding.cancel()
         runner = self._runner
         if runner is not None and runner.election_port is not None:
             runner.election_port.close()

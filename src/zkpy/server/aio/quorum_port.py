@@ -14,7 +14,7 @@ import socket
 from typing import TYPE_CHECKING, Final
 
 from zkpy.server.aio.client_port import ACCEPT_PAUSE_SECONDS, READ, WRITE
-from zkpy.server.aio.sockets import bound_socket
+from zkpy.server.aio.sockets import ANY_ADDRESSES, bound_socket
 from zkpy.server.aio.threads import in_thread
 
 if TYPE_CHECKING:
@@ -28,6 +28,7 @@ log = logging.getLogger(__name__)
 
 BACKLOG: Final = 1024
 MAX_ACCEPTS: Final = 64
+IPV6_PARTS: Final = 4  # of a socket address: host, port, flow, scope
 # A peer that does not take what was sent: closed when its last words could not leave in this time.
 LINGER_SECONDS: Final = 2.0
 
@@ -262,36 +263,31 @@ async def connect(dial: Dial) -> tuple[socket.socket, str]:
         raise OSError(f"no answer in {dial.timeout_ms} ms") from None
 
 
-async def listen_on(
+async def bound_at(loop: asyncio.AbstractEventLoop, address: tuple[str, int]) -> socket.socket:
+    """As `bound_socket`, but the name is looked up beside the loop. Raises OSError."""
+    host, port = address
+    if host not in ANY_ADDRESSES:
+        found = await look_up_all(loop, host, port)
+        # IPv4 first, as Java has it.
+        _, resolved = min(found, key=lambda one: one[0] != socket.AF_INET)
+        host = str(resolved[0])
+        if len(resolved) == IPV6_PARTS and resolved[-1]:
+            host += f"%{resolved[-1]}"
+    return bound_socket(host, port)
+
+
+async def listen_at(
     runner: MemberRunner,
-    addresses: list[tuple[str, int]],
+    address: tuple[str, int],
     accepted: Callable[[Link], None],
     keep_alive: bool = False,
-) -> tuple[list[PeerListener], list[tuple[tuple[str, int], str]]]:
-    """Listen on those of `addresses` that can be had; with each of the others the reason.
-
-    As with the reference, one is enough: an interface or a name may be gone for a while.
-    """
-    loop = runner.loop
-    looked_up = await asyncio.gather(
-        *(look_up_all(loop, *address) for address in addresses), return_exceptions=True
-    )
-    found: list[PeerListener] = []
-    failed: list[tuple[tuple[str, int], str]] = []
-    for address, resolved in zip(addresses, looked_up, strict=True):
-        try:
-            if isinstance(resolved, BaseException):
-                raise resolved
-            # IPv4 first, as Java has it.
-            _, (host, *_) = min(resolved, key=lambda found: found[0] != socket.AF_INET)
-            if runner.poller is None:
-                raise OSError("shutting down")
-            sock = bound_socket(str(host), address[1])
-            try:
-                found.append(PeerListener(runner, sock, accepted, keep_alive))
-            except OSError:
-                sock.close()
-                raise
-        except OSError as error:
-            failed.append((address, error.strerror or str(error)))
-    return found, failed
+) -> PeerListener:
+    """Listen there from now on. Raises OSError."""
+    sock = await bound_at(runner.loop, address)
+    try:
+        if runner.poller is None:
+            raise OSError("shutting down")
+        return PeerListener(runner, sock, accepted, keep_alive)
+    except OSError:
+        sock.close()
+        raise

@@ -283,8 +283,11 @@ public abstract class ClientBase extends ZKTestCase {
 
     @AfterEach
     public void tearDown() throws Exception {
-        tearDownAll();
-        stopServer();
+        try {
+            tearDownAll();
+        } finally {
+            stopServer();
+        }
         assertTrue(recursiveDelete(tmpDir), "nothing is left of " + tmpDir);
     }
 
