@@ -426,6 +426,7 @@ def test_authentication_fails(
 def test_authentication(machine: Machine, client: Client) -> None:
     assert tuple(client.call(wire.AUTH, wire.auth("digest", b"u:p"), 5)) == (5, 0, 0, b"")
     assert client.call(wire.AUTH, wire.auth("ip", b"")).err == 0
+    assert client.cnxn.stats.sent == 3, "with the reply to the handshake"
     assert ("digest", "u") in client.value(wire.WHO_AM_I)
     client.create("/mine", acl=[(31, "auth", None)])
     other = machine.connect()

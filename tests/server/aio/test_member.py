@@ -221,6 +221,14 @@ def test_without_a_quorum_nobody_is_served_but_four_letter_words_are() -> None:
             make(client, "/x")
 
 
+def test_a_server_for_reads_alone_says_so(caplog: pytest.LogCaptureFixture) -> None:
+    """The line that tests of other clients wait for."""
+    caplog.set_level(logging.INFO)
+    with Ensemble(read_only_mode_enabled=True) as ensemble:
+        ensemble.start(1)
+        eventually(lambda: "Read-only server started" in caplog.text, "no word of it")
+
+
 def test_a_leader_that_is_not_to_serve_leaves_that_to_others() -> None:
     with Ensemble(leader_serves=False) as ensemble:
         ensemble.start()
