@@ -84,14 +84,7 @@ INSIDE = [
 @pytest.fixture(scope="module")
 def classes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The compiled base class."""
-    reason = oracle.java_missing("tests")
-    if reason is not None:
-        pytest.skip(reason)
-    folder = tmp_path_factory.mktemp("classes")
-    command = ["javac", "-cp", oracle.classpath("tests"), "-d", str(folder), str(SOURCE)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
-    assert done.returncode == 0, done.stderr
-    return folder
+    return oracle.compile_java(SOURCE, "tests", tmp_path_factory.mktemp("classes"))
 
 
 def run(classes: Path, names: list[str], folder: Path, timeout_s: float) -> int:

@@ -17,14 +17,7 @@ CHECKS = "nodes mutex locks leader persistentNode cache watches counters"
 @pytest.fixture(scope="module")
 def classes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The compiled program."""
-    reason = oracle.java_missing("curator")
-    if reason is not None:
-        pytest.skip(reason)
-    folder = tmp_path_factory.mktemp("classes")
-    command = ["javac", "-cp", oracle.classpath("curator"), "-d", str(folder), str(SOURCE)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
-    assert done.returncode == 0, done.stderr
-    return folder
+    return oracle.compile_java(SOURCE, "curator", tmp_path_factory.mktemp("classes"))
 
 
 # Against Apache it only checks the checks.

@@ -83,11 +83,13 @@ def test_an_unanswered_dial_ends_with_the_limit() -> None:
     assert host.learner.failed == "no connection to leader 3 in time"
 
 
+TWO_ADDRESSES = parse_config_text(
+    "server.1=h1:1:2\nserver.3=a:5:6|b:7:8\nversion=0", multi_address=True
+)
+
+
 def test_all_addresses_are_dialled_and_the_first_wins() -> None:
-    members = parse_config_text(
-        "server.1=h1:1:2\nserver.3=a:5:6|b:7:8\nversion=0", multi_address=True
-    )
-    host = LearnerHost(view=View(1, members))
+    host = LearnerHost(view=View(1, TWO_ADDRESSES))
     host.learner.follow(VOTE, 0)
     first, second = host.dials()
     host.learner.dial_failed(first, "refused", 1)
@@ -107,10 +109,7 @@ def test_all_addresses_are_dialled_and_the_first_wins() -> None:
 
 
 def test_while_one_address_is_slow_the_other_may_be_refused_for_long() -> None:
-    members = parse_config_text(
-        "server.1=h1:1:2\nserver.3=a:5:6|b:7:8\nversion=0", multi_address=True
-    )
-    host = LearnerHost(view=View(1, members))
+    host = LearnerHost(view=View(1, TWO_ADDRESSES))
     host.learner.follow(VOTE, 0)
     dial, slow = host.dials()
     now_ms = 0

@@ -471,7 +471,7 @@ def test_a_provider_that_sends_clients_away(
     client.send(wire.AUTH, wire.auth("ensemble", b"yours"))
     machine.settle()
     assert client.closed and not client.inbox
-    assert "Unexpected ensemble name: 'yours', client ip: " in caplog.text
+    assert "Unexpected ensemble name: ensemble name: 'yours' client ip: " in caplog.text
 
 
 def test_enforced_authentication() -> None:

@@ -18,6 +18,8 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
+import pytest
+
 from .rawclient import Closed, four_letter_word
 
 PROJECT = Path(__file__).resolve().parents[2]
@@ -58,6 +60,17 @@ def java_missing(folder: str) -> str | None:
     if not (ORACLE / folder / "complete").exists():
         return f"no {folder} in {ORACLE.name}: run scripts/get-oracle"
     return None
+
+
+def compile_java(source: Path, folder: str, classes: Path) -> Path:
+    """Compile `source` against these jars into `classes`, and return that; skips without them."""
+    reason = java_missing(folder)
+    if reason is not None:
+        pytest.skip(reason)
+    command = ["javac", "-cp", classpath(folder), "-d", str(classes), str(source)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    return classes
 
 
 def c_client_missing() -> str | None:

@@ -195,7 +195,9 @@ class EnsembleAuthenticationProvider:
         name = (auth or b"").decode("utf-8", "replace")
         if name and self._names is not None and name not in self._names:
             # No reply: -115 would end the client's session instead of sending it elsewhere.
-            raise ProtocolError(f"Unexpected ensemble name: {name!r:.64}, client ip: {address}")
+            raise ProtocolError(
+                f"Unexpected ensemble name: ensemble name: {name!r:.64} client ip: {address}"
+            )
         return []
 
     def matches(self, id: str, acl_id: str) -> bool:
