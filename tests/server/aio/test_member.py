@@ -343,6 +343,24 @@ def test_an_election_port_that_is_taken_is_tried_again() -> None:
         ensemble.wait()
 
 
+def test_an_election_port_moves_again_before_it_was_had() -> None:
+    with Ensemble(1) as ensemble:
+        ensemble.start()
+        ensemble.wait()
+        process = ensemble.running[1]
+        port = process.server._runner.election_port  # type: ignore[attr-defined]
+        one, other = (socket.create_server(("127.0.0.1", 0)) for _ in range(2))
+        with one, other:
+            for blocker in (one, other):
+                process.call(lambda blocker=blocker: port.rebind([blocker.getsockname()]))
+                time.sleep(0.05)
+            address = other.getsockname()
+        eventually(lambda: port._listeners, "it does not listen")
+        socket.create_connection(address).close()
+        assert process.serving()
+        assert not process.server._stopped.done()  # type: ignore[attr-defined]
+
+
 def test_an_election_port_that_stays_taken_ends_the_start() -> None:
     with Ensemble(election_port_bind_retry=1) as ensemble:
         with socket.create_server(("127.0.0.1", ensemble.ports[1][1])):

@@ -45,6 +45,7 @@ class ElectionPort:
         self._runner = runner
         self._listeners: list[PeerListener] = []
         self._tasks: list[asyncio.Task[None]] = []
+        self._rebinding: asyncio.Task[None] | None = None
 
     async def bind(self, addresses: list[tuple[str, int]]) -> None:
         """Return once one of `addresses` is listened on; the others are tried on.
@@ -102,10 +103,14 @@ class ElectionPort:
     def rebind(self, addresses: list[tuple[str, int]]) -> None:
         """Listen elsewhere from now on."""
         self.close()
-        self._runner.new_task(self.bind(addresses))
+        self._rebinding = self._runner.new_task(self.bind(addresses))
 
     def close(self) -> None:
         """Listen no more."""
+        if self._rebinding is not None:
+            # First: it would take the end of the others for a port that cannot be had.
+            self._rebinding.cancel()
+            self._rebinding = None
         for task in self._tasks:
             task.cancel()
         self._tasks.clear()
