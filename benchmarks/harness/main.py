@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import resource
 import shlex
 import shutil
@@ -28,8 +29,6 @@ from benchmarks.harness.servers import Server, apache_command, find_classpath, z
 PROJECT = Path(__file__).resolve().parent.parent.parent
 # A disk in memory makes syncing free, and the comparison worthless.
 IN_MEMORY = ("tmpfs", "ramfs")
-TABLE_BEGIN = "<!-- table: benchmarks/run --update-readme -->"
-ENSEMBLE_TABLE_BEGIN = "<!-- table: benchmarks/run --ensemble --update-readme -->"
 TABLE_END = "<!-- end of table -->"
 
 
@@ -52,6 +51,7 @@ def arguments() -> argparse.ArgumentParser:
     add("--pid", metavar="PID", help="its process, when it is on this machine: for CPU time")
     add("--zkpy-python", default=sys.executable, metavar="PATH", help="Python that runs zkpy")
     add("--installed", action="store_true", help="zkpy as installed there, not the one in src")
+    add("--compiled", action="store_true", help="zkpy compiled; takes a minute more, and pip")
     add(
         "--apache-classpath", metavar="PATHS", help="jars, or a folder; default: scripts/get-oracle"
     )
@@ -68,6 +68,15 @@ def copy_of_zkpy(options: argparse.Namespace, folder: Path) -> dict[str, str]:
     if options.installed:
         return {}
     copy = folder / "src"
+    if options.compiled:
+        # Our pip, as that Python may have none.
+        pip = [sys.executable, "-m", "pip", "--python", options.zkpy_python, "install", "--quiet"]
+        subprocess.run(
+            [*pip, "--no-deps", "--target", str(copy), str(PROJECT)],
+            env={**os.environ, "ZKPY_COMPILE": "1"},
+            check=True,
+        )
+        return {"PYTHONPATH": str(copy)}
     shutil.copytree(PROJECT / "src", copy, ignore=shutil.ignore_patterns("__pycache__"))
     # Not left to the first start: PYTHONDONTWRITEBYTECODE would make each one compile everything.
     subprocess.run([options.zkpy_python, "-m", "compileall", "-q", str(copy)], check=True)
@@ -161,7 +170,13 @@ def full_report(
     return "\n\n".join(parts)
 
 
-def update_readme(text: str, begin: str = TABLE_BEGIN) -> None:
+def table_begin(options: argparse.Namespace) -> str:
+    """The line in benchmarks/README.md behind which the table of these options stands."""
+    flags = "".join(f"{flag} " for flag in ("--ensemble", "--compiled") if vars(options)[flag[2:]])
+    return f"<!-- table: benchmarks/run {flags}--update-readme -->"
+
+
+def update_readme(text: str, begin: str) -> None:
     """Put the report in place of the one that benchmarks/README.md has."""
     readme = PROJECT / "benchmarks" / "README.md"
     before, rest = readme.read_text().split(begin)
@@ -205,7 +220,7 @@ def run(options: argparse.Namespace) -> int:
     text = full_report(options, rows, results, servers, where)
     print(text)
     if options.update_readme:
-        update_readme(text, ENSEMBLE_TABLE_BEGIN if options.ensemble else TABLE_BEGIN)
+        update_readme(text, table_begin(options))
     if options.json:
         content = {"machine": where, "options": vars(options), **asdict(results)}
         options.json.write_text(json.dumps(content, indent=1, default=str) + "\n")

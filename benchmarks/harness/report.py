@@ -7,7 +7,6 @@ import os
 import platform
 import statistics
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
@@ -152,13 +151,13 @@ def what_it_did(row: r.Row, results: Results) -> str:
 
 
 def machine(folder: Path) -> str:
-    """Date, processor, memory, system, file system of `folder` and how fast it syncs, Python."""
+    """Date, processor, memory, system, file system of `folder` and how fast it syncs."""
     today = datetime.date.today().isoformat()
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     return (
         f"{today}; {os.cpu_count()} cores, {processor()}; {memory:.0f} GiB; "
         f"Linux {platform.release()}; {file_system(folder)}, "
-        f"fdatasync of 4 KiB {sync_us(folder):.0f} µs; Python {sys.version.split()[0]}"
+        f"fdatasync of 4 KiB {sync_us(folder):.0f} µs"
     )
 
 
@@ -193,12 +192,21 @@ def sync_us(folder: Path) -> float:
     return statistics.median(samples) * 1e6
 
 
+_ZKPY_VERSION = """
+import platform, zkpy, zkpy.server.zkserver
+compiled = "" if zkpy.server.zkserver.__file__.endswith(".py") else "compiled, "
+print(f"{zkpy.__version__} {compiled}on Python {platform.python_version()}")
+"""
+
+
 def zkpy_version(python: str, environment: Mapping[str, str], project: Path) -> str:
-    """Its version and, out of a git working tree, the commit; srvr tells only what it imitates."""
-    command = [python, "-c", "import zkpy; print(zkpy.__version__)"]
-    version = _output(command, environment=environment)
+    """Its version and, out of a git working tree, the commit; srvr tells only what it imitates.
+
+    Also whether it is compiled, and which Python runs it.
+    """
+    version = _output([python, "-c", _ZKPY_VERSION], environment=environment)
     commit = _output(["git", "-C", str(project), "describe", "--always", "--dirty"])
-    return f"{version} ({commit})" if commit and environment else version
+    return version.replace(" ", f" ({commit}) ", 1) if commit and environment else version
 
 
 def _output(command: Sequence[str], environment: Mapping[str, str] | None = None) -> str:

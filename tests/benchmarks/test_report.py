@@ -112,13 +112,14 @@ def test_the_readme_takes_a_new_table(tmp_path: Path, monkeypatch: pytest.Monkey
     copy.parent.mkdir()
     copy.write_text(written)
     monkeypatch.setattr(main, "PROJECT", tmp_path)
-    for begin in (main.TABLE_BEGIN, main.ENSEMBLE_TABLE_BEGIN):
+    for flags in ([], ["--ensemble"], ["--compiled"], ["--ensemble", "--compiled"]):
+        begin = main.table_begin(main.arguments().parse_args(flags))
         copy.write_text(written)
         main.update_readme("| new |", begin)
         before, after = copy.read_text().split(f"{begin}\n| new |\n{main.TABLE_END}")
         assert written.startswith(before)
         assert written.endswith(after)
-        assert written.count(main.TABLE_END) == copy.read_text().count(main.TABLE_END) == 2
+        assert written.count(main.TABLE_END) == copy.read_text().count(main.TABLE_END) == 4
 
 
 def test_the_class_path_is_the_one_given_or_the_newest_fetched(

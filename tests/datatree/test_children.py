@@ -151,6 +151,7 @@ def test_colliding_hashes_do_not_grow_the_directory_without_bound(
     assert len(list(children)) == 50
 
 
+@pytest.mark.patches
 def test_a_parent_becomes_wide(monkeypatch: pytest.MonkeyPatch) -> None:
     from zkpy.datatree import tree as tree_module
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import copy
 from random import Random
 
 from zkpy.datatree.apply import apply_txn
 from zkpy.datatree.node import NODE_STAT, DataNode, wrap32
+from zkpy.datatree.serialize import SnapshotInput, deserialize_tree, serialize_tree
 from zkpy.datatree.tree import RESERVED_PATHS, DataTree
 from zkpy.protocol import txns as t
 from zkpy.protocol.acl import ACL, OPEN_ACL_UNSAFE, READ_ACL_UNSAFE, Acls
@@ -46,6 +46,14 @@ def create_record(
     return t.CreateTxn(path, data, acls, ephemeral, cversion)
 
 
+def copy_of(tree: DataTree) -> DataTree:
+    """Another tree with the same content."""
+    copy = DataTree()
+    copy.count_digest = tree.count_digest
+    deserialize_tree(SnapshotInput(serialize_tree(tree)), copy, 1 << 20)
+    return copy
+
+
 class TxnSource:
     """Draws one valid txn after the other from `rng`; the caller applies them to `tree`."""
 
@@ -75,7 +83,7 @@ class TxnSource:
         return t.TxnHeader(session, self.zxid & 0xFFFF, self.zxid, 1000 + 3 * self.zxid, type)
 
     def multi(self, session: int) -> t.MultiTxn:
-        scratch = copy.deepcopy(self.tree)
+        scratch = copy_of(self.tree)
         subs = []
         for _ in range(self.rng.randint(1, 4)):
             type, record = self.change(scratch, session)

@@ -18,6 +18,7 @@ from zkpy.protocol import txns as t
 from zkpy.protocol.acl import OPEN_ACL_UNSAFE
 from zkpy.protocol.errors import DecodeError
 from zkpy.protocol.jute import Record
+from zkpy.protocol.txn_check import check_txn
 from zkpy.protocol.zoodefs import OpCode
 
 LOGS = Path(__file__).parent.parent / "golden" / "disk"
@@ -249,7 +250,7 @@ def can_be_applied(txn: bytes) -> bool:
 
 def is_checked(txn: bytes) -> bool:
     try:
-        t.check_txn(txn)
+        check_txn(txn)
     except DecodeError:
         return False
     return True

@@ -112,7 +112,6 @@ class LearnerHost:
         self.now_ms = now_ms
         self.outbox: list[Link] = []
         self.effects: list[Effect] = []
-        more = {"sync_enabled": sync_enabled} if kind is Observer else {}
         self.learner: Learner = kind(
             my_id,
             self.view,
@@ -125,8 +124,9 @@ class LearnerHost:
             outbox=self.outbox,
             effects=self.effects,
             now_ms=now_ms,
-            **more,
         )
+        if isinstance(self.learner, Observer):
+            self.learner.sync_enabled = sync_enabled
         self.reader = PacketReader(1 << 20)
         self.sent: list[Packet] = []
         self.delivered: list[Delivered] = []

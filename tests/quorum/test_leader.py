@@ -148,6 +148,7 @@ def test_a_learner_that_answers_but_does_not_acknowledge_is_dropped() -> None:
     assert stuck.link.closed and not good.link.closed
 
 
+@pytest.mark.patches
 @pytest.mark.parametrize("in_snapshot", [False, True])
 def test_who_reads_nothing_is_dropped_and_nobody_else_misses_anything(
     in_snapshot: bool, monkeypatch: pytest.MonkeyPatch

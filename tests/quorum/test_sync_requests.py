@@ -5,6 +5,7 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Any
 
+import pytest
 from tests.quorum.leader_host import LeaderHost
 
 from zkpy.protocol import packets as p
@@ -135,6 +136,7 @@ def sent(handler: LearnerHandler) -> list[str]:
     return packets
 
 
+@pytest.mark.patches
 def test_a_round_begins_when_somebody_waits_and_one_at_a_time() -> None:
     syncs, follower = requests(), learner(2)
     syncs.start_round([follower], 5, 5)
@@ -150,6 +152,7 @@ def test_a_round_begins_when_somebody_waits_and_one_at_a_time() -> None:
     assert syncs.take_synced() == []
 
 
+@pytest.mark.patches
 def test_who_still_catches_up_is_not_asked() -> None:
     syncs, late = requests(), learner(2, phases.SYNC)
     syncs.add("a client", 5)
@@ -164,6 +167,7 @@ def test_who_still_catches_up_is_not_asked() -> None:
     assert syncs.take_synced() == ["a client"]
 
 
+@pytest.mark.patches
 def test_what_is_proven_waits_for_the_commit_of_what_was_proposed() -> None:
     syncs, follower = requests(), learner(2)
     syncs.add("a client", 7)
@@ -176,6 +180,7 @@ def test_what_is_proven_waits_for_the_commit_of_what_was_proposed() -> None:
     assert syncs.take_synced() == ["a client"] and syncs.pending == 0
 
 
+@pytest.mark.patches
 def test_a_commit_proves_what_came_before_its_proposal_and_nothing_else() -> None:
     syncs, follower = requests(), learner(2)
     syncs.add("in the round", 5)
@@ -186,6 +191,7 @@ def test_a_commit_proves_what_came_before_its_proposal_and_nothing_else() -> Non
     assert syncs.take_synced() == ["in the round", "waiting"] and syncs.pending == 1
 
 
+@pytest.mark.patches
 def test_sync_goes_behind_the_packets_of_the_turn_and_to_nobody_who_is_gone() -> None:
     flushed: list[None] = []
     syncs, asking, gone = requests(flushed), learner(2), learner(3)

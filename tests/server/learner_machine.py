@@ -34,15 +34,25 @@ from zkpy.testing.disk import SimulatedDisk
 Item = tuple[int, int, "bytes | None"]
 
 
-class Tap(Standalone):
-    """Remembers what was proposed, for the learners."""
+class Tap:
+    """A Standalone that remembers what was proposed, for the learners."""
 
     def __init__(self, last_zxid: int) -> None:
-        super().__init__(last_zxid)
+        self._zab = Standalone(last_zxid)
+        self.take_appended = self._zab.take_appended
+        self.durable = self._zab.durable
         self.proposed: deque[tuple[int, bytes]] = deque()
 
+    @property
+    def last_zxid(self) -> int:
+        return self._zab.last_zxid
+
+    @property
+    def committed_zxid(self) -> int:
+        return self._zab.committed_zxid
+
     def propose(self, zxid: int, txn: bytes) -> None:
-        super().propose(zxid, txn)
+        self._zab.propose(zxid, txn)
         self.proposed.append((zxid, txn))
 
 

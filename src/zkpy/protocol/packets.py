@@ -505,8 +505,17 @@ class Notification:
         return cls(state, leader, zxid, election_epoch, peer_epoch, version, config)
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Notification) and all(
-            getattr(self, name) == getattr(other, name) for name in self.__slots__
+        return isinstance(other, Notification) and self._fields() == other._fields()
+
+    def _fields(self) -> tuple[object, ...]:
+        return (
+            self.state,
+            self.leader,
+            self.zxid,
+            self.election_epoch,
+            self.peer_epoch,
+            self.version,
+            self.config,
         )
 
     __hash__ = None  # type: ignore[assignment]

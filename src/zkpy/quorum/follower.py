@@ -22,7 +22,8 @@ from zkpy.protocol.packets import (
     SNAP,
     decode_revalidated,
 )
-from zkpy.protocol.txns import HEADER_SIZE, check_txn
+from zkpy.protocol.txn_check import check_txn
+from zkpy.protocol.txns import HEADER_SIZE
 from zkpy.quorum.learner import (
     FOR_SERVER,
     RECONFIG,

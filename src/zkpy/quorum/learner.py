@@ -43,7 +43,8 @@ from zkpy.protocol.packets import (
     PacketReader,
     encode_packet,
 )
-from zkpy.protocol.txns import HEADER_SIZE, SetDataTxn, check_txn, decode_txn
+from zkpy.protocol.txn_check import check_txn
+from zkpy.protocol.txns import HEADER_SIZE, SetDataTxn, decode_txn
 from zkpy.protocol.zoodefs import OpCode
 from zkpy.protocol.zxid import EPOCH_MAX
 from zkpy.quorum.learner_link import LearnerLink
@@ -183,8 +184,8 @@ class Learner(LearnerLink):
         self._now_ms = self._heard_ms = now_ms
         try:
             self._read(data)
-        except FatalProtocolError as error:
-            self._fail(str(error), error.exit_code)
+        except FatalProtocolError as fatal:
+            self._fail(str(fatal), fatal.exit_code)
         except ProtocolError as error:
             self._fail(str(error))
 
@@ -491,8 +492,8 @@ class Learner(LearnerLink):
             held, self._held = self._held, []
             if held:
                 self._handle(held)
-        except FatalProtocolError as error:
-            self._fail(str(error), error.exit_code)
+        except FatalProtocolError as fatal:
+            self._fail(str(fatal), fatal.exit_code)
         except ProtocolError as error:
             self._fail(str(error))
 

@@ -19,13 +19,13 @@ from zkpy.protocol.packets import (
     SNAP,
     decode_revalidated,
 )
-from zkpy.protocol.txns import HEADER_SIZE, check_txn
+from zkpy.protocol.txn_check import check_txn
+from zkpy.protocol.txns import HEADER_SIZE
 from zkpy.quorum.learner import FOR_SERVER, RECONFIG, Learner, txn_zxid_and_type
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections import deque
-    from typing import Any
 
     from zkpy.protocol.packets import Packet
     from zkpy.quorum.learner import Proposal
@@ -46,9 +46,8 @@ class Observer(Learner):
     name = "Observer"
     participle = "observing"
 
-    def __init__(self, *args: Any, sync_enabled: bool = True, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.sync_enabled = sync_enabled
+    # Set before anything has been received.
+    sync_enabled = True
 
     def _logs(self) -> bool:
         return self.sync_enabled

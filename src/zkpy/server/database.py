@@ -37,7 +37,8 @@ log = getLogger(__name__)
 
 # Digests differ for good once they do: not a line for each txn.
 DIGEST_LOG_INTERVAL: Final = 1000
-ZXID_AT: Final = slice(12, 20)
+_ZXID_AT: Final = 12
+_ZXID_END: Final = 20
 MZXID_PZXID: Final = Struct(">8xqq36x")
 
 
@@ -152,7 +153,7 @@ class ZKDatabase:
         Idempotent, as what follows a fuzzy snapshot may be in it already. Raises DecodeError for
         what is no txn, or that of another zxid; then nothing has changed.
         """
-        if txn[ZXID_AT] != zxid.to_bytes(8, "big", signed=True):
+        if txn[_ZXID_AT:_ZXID_END] != zxid.to_bytes(8, "big", signed=True):
             raise DecodeError(f"committed as {zxid:#x}: a txn that begins with {txn[:32].hex()}")
         tree = self.tree
         if self._digest_enabled and not tree.count_digest:

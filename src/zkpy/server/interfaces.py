@@ -2,7 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Container
+
+    from zkpy.datatree.apply import AppliedTxn
+    from zkpy.datatree.tree import DataTree
+    from zkpy.protocol.records import ReconfigRequest
+    from zkpy.quorum.members import Members
+    from zkpy.session.auth import Id
+    from zkpy.session.learner_tracker import LocalSessionTracker
 
 
 class Zab(Protocol):
@@ -59,3 +69,58 @@ class Sessions(Protocol):
 
     def expiry_map(self) -> list[tuple[int, list[int]]]:
         """When (monotonic ms) which sessions expire if they stay silent."""
+
+
+class Ensemble(Protocol):
+    """What a leader's request processors ask of what it knows of its members."""
+
+    def new_members(self, request: ReconfigRequest, zxid: int) -> Members:
+        """The members that `request` asks for, `zxid` as their version. Raises KeeperError."""
+
+    def propose_reconfig(self, zxid: int, members: Members) -> None:
+        """`zxid`, proposed next, will make `members` the committed configuration."""
+
+
+class Learner(Protocol):
+    """What a LearnerZooKeeperServer asks of its Follower or Observer."""
+
+    new_epoch: int | None
+    last_zxid: int
+    committed_zxid: int
+
+    def request(
+        self,
+        session_id: int,
+        cxid: int,
+        op: int,
+        payload: bytes,
+        ids: tuple[Id, ...] | None,
+    ) -> None: ...
+
+    def revalidate(self, session_id: int, timeout_ms: int) -> None: ...
+
+    def pong(self, zxid: int, touches: list[tuple[int, int]]) -> None: ...
+
+    def take_appended(self) -> list[tuple[int, bytes]]: ...
+
+    def durable(self, zxid: int) -> None: ...
+
+
+class Database(Protocol):
+    """What a LearnerZooKeeperServer asks of the member's state; it serves `tree`."""
+
+    @property
+    def tree(self) -> DataTree: ...
+
+    @property
+    def digest_mismatches(self) -> int: ...
+
+    def apply(self, zxid: int, txn: bytes, clients: Container[int] | None = None) -> AppliedTxn: ...
+
+
+class Upgrading(Protocol):
+    """The tracker to which a local session goes when it becomes global."""
+
+    local: LocalSessionTracker | None
+
+    def upgrade(self, session_id: int, now_ms: int) -> int: ...

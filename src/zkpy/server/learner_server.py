@@ -34,51 +34,11 @@ from zkpy.server.zkserver import ZooKeeperServer
 from zkpy.session.learner_tracker import LearnerSessionTracker
 
 if TYPE_CHECKING:
-    from collections.abc import Container
-    from typing import Protocol
-
     from zkpy.datatree.apply import AppliedTxn
-    from zkpy.datatree.tree import DataTree
+    from zkpy.server.interfaces import Database, Learner
     from zkpy.server.settings import Config
     from zkpy.server.stats import ServerStats
-    from zkpy.session.auth import Id, ProviderRegistry
-
-    class Learner(Protocol):
-        """What this server asks of a Follower or an Observer."""
-
-        new_epoch: int | None
-        last_zxid: int
-        committed_zxid: int
-
-        def request(
-            self,
-            session_id: int,
-            cxid: int,
-            op: int,
-            payload: bytes,
-            ids: tuple[Id, ...] | None,
-        ) -> None: ...
-
-        def revalidate(self, session_id: int, timeout_ms: int) -> None: ...
-
-        def pong(self, zxid: int, touches: list[tuple[int, int]]) -> None: ...
-
-        def take_appended(self) -> list[tuple[int, bytes]]: ...
-
-        def durable(self, zxid: int) -> None: ...
-
-    class Database(Protocol):
-        """The member's state; `tree` is the one that this server serves."""
-
-        @property
-        def tree(self) -> DataTree: ...
-
-        @property
-        def digest_mismatches(self) -> int: ...
-
-        def apply(
-            self, zxid: int, txn: bytes, clients: Container[int] | None = None
-        ) -> AppliedTxn: ...
+    from zkpy.session.auth import ProviderRegistry
 
 
 log = logging.getLogger(__name__)

@@ -17,19 +17,11 @@ from zkpy.server.decode import decode_create, decode_multi
 from zkpy.server.reads import MULTI_END
 
 if TYPE_CHECKING:
-    from typing import Protocol
-
     from zkpy.server.cnxn import ServerCnxn
+    from zkpy.server.interfaces import Upgrading
     from zkpy.server.settings import Config
     from zkpy.server.zkserver import ZooKeeperServer
     from zkpy.session.learner_tracker import LocalSessionTracker
-
-    class Upgrading(Protocol):
-        """The tracker to which a local session goes when it becomes global."""
-
-        local: LocalSessionTracker | None
-
-        def upgrade(self, session_id: int, now_ms: int) -> int: ...
 
 
 log = logging.getLogger(__name__)

@@ -71,19 +71,8 @@ from zkpy.server.decode import (
 from zkpy.server.request import Request
 
 if TYPE_CHECKING:
-    from typing import Protocol
-
-    from zkpy.quorum.members import Members
+    from zkpy.server.interfaces import Ensemble
     from zkpy.session.auth import Id, ProviderRegistry
-
-    class Ensemble(Protocol):
-        """What a leader knows of its members."""
-
-        def new_members(self, request: ReconfigRequest, zxid: int) -> Members:
-            """The members that `request` asks for, `zxid` as their version. Raises KeeperError."""
-
-        def propose_reconfig(self, zxid: int, members: Members) -> None:
-            """`zxid`, proposed next, will make `members` the committed configuration."""
 
 
 log = logging.getLogger(__name__)

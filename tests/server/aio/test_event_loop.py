@@ -159,6 +159,7 @@ def test_stop_is_heard_in_a_turn(loop: ServerLoop, busy: Busy) -> None:
     assert busy.turns == 3
 
 
+@pytest.mark.patches
 def test_a_core_too_broken_to_stop_is_the_programs_business(loop: ServerLoop) -> None:
     """As on any loop: its exception handler is told, and the loop goes on."""
     server, other = Server(config_of(), SimulatedDisk()), Server(config_of(), SimulatedDisk())

@@ -104,6 +104,7 @@ def test_an_error_is_reported_once_and_no_file_is_left() -> None:
     asyncio.run(run())
 
 
+@pytest.mark.patches
 def test_a_bug_in_the_tree_is_reported() -> None:
     async def run() -> None:
         taking = Taking()
