@@ -68,16 +68,16 @@ def copy_of_zkpy(options: argparse.Namespace, folder: Path) -> dict[str, str]:
     if options.installed:
         return {}
     copy = folder / "src"
+    shutil.copytree(PROJECT / "src", copy, ignore=shutil.ignore_patterns("__pycache__"))
     if options.compiled:
+        for name in ("pyproject.toml", "setup.py", "README.md", "LICENSE"):
+            shutil.copy(PROJECT / name, folder)
+        compiled = folder / "compiled"
         # Our pip, as that Python may have none.
         pip = [sys.executable, "-m", "pip", "--python", options.zkpy_python, "install", "--quiet"]
-        subprocess.run(
-            [*pip, "--no-deps", "--target", str(copy), str(PROJECT)],
-            env={**os.environ, "ZKPY_COMPILE": "1"},
-            check=True,
-        )
-        return {"PYTHONPATH": str(copy)}
-    shutil.copytree(PROJECT / "src", copy, ignore=shutil.ignore_patterns("__pycache__"))
+        command = [*pip, "--no-deps", "--target", str(compiled), str(folder)]
+        subprocess.run(command, env={**os.environ, "ZKPY_COMPILE": "1"}, check=True)
+        return {"PYTHONPATH": str(compiled)}
     # Not left to the first start: PYTHONDONTWRITEBYTECODE would make each one compile everything.
     subprocess.run([options.zkpy_python, "-m", "compileall", "-q", str(copy)], check=True)
     return {"PYTHONPATH": str(copy)}
