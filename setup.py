@@ -6,14 +6,18 @@ with it mypyc translates the modules below, which stay installed as Python besid
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import sys
 
 from setuptools import Extension, setup
 
 # The way of a request through every role of a member. Not here is what mypyc cannot translate
-# (Protocol classes, records that read their own annotations) and what no request waits for.
+# (classes under `if TYPE_CHECKING`, records that read their own annotations), what interpreted code
+# derives from, and what no request waits for.
+#
+# Compiled code differs in this, so these modules avoid it: a value of another type than annotated
+# is a TypeError; a slice of bytes must not end before it begins; constants of a module are copied
+# to where they are used.
 COMPILED = {
     "protocol": ["errors", "packets", "paths", "txn_check", "zxid"],
     "datatree": [
@@ -61,12 +65,13 @@ COMPILED = {
         "zkserver",
     ],
 }
-MYPYC = "mypy>=2.4,<3"
+# One minor version: another one may find more to object to, or translate otherwise.
+MYPYC = "mypy==2.4.*"
 
 
 def extensions() -> list[Extension]:
-    """The extension modules; none while mypyc is not installed yet, as `setup_requires` is read."""
-    if importlib.util.find_spec("mypyc") is None and "egg_info" in sys.argv:
+    """The extension modules; none where setuptools only asks for names and requirements."""
+    if {"egg_info", "dist_info"} & set(sys.argv):
         return []
     from mypyc.build import mypycify
 

@@ -15,6 +15,8 @@ from zkpy.server import zkserver
 
 DEFAULT_SEEDS = 5
 COMPILED = not str(zkserver.__file__).endswith(".py")
+if os.environ.get("ZKPY_COMPILED") and not COMPILED:
+    pytest.exit(f"zkpy is to be compiled here, and {zkserver.__file__} is not", 3)
 
 # A test's time on a busy machine says nothing about the code: pytest-timeout catches what hangs.
 settings.register_profile("base", deadline=None, suppress_health_check=[HealthCheck.too_slow])

@@ -76,7 +76,9 @@ def copy_of_zkpy(options: argparse.Namespace, folder: Path) -> dict[str, str]:
         # Our pip, as that Python may have none.
         pip = [sys.executable, "-m", "pip", "--python", options.zkpy_python, "install", "--quiet"]
         command = [*pip, "--no-deps", "--target", str(compiled), str(folder)]
-        subprocess.run(command, env={**os.environ, "ZKPY_COMPILE": "1"}, check=True)
+        environment = {**os.environ, "ZKPY_COMPILE": "1", "ZKPY_COMPILE_LEVEL": "3"}
+        if subprocess.run(command, env=environment, check=False).returncode:
+            raise LoadFailed("zkpy could not be compiled")
         return {"PYTHONPATH": str(compiled)}
     # Not left to the first start: PYTHONDONTWRITEBYTECODE would make each one compile everything.
     subprocess.run([options.zkpy_python, "-m", "compileall", "-q", str(copy)], check=True)
@@ -186,6 +188,8 @@ def update_readme(text: str, begin: str) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Measure and report; returns the exit code: 1 when anything failed to be measured."""
+    if options.compiled and (options.installed or options.server or options.only == "apache"):
+        raise LoadFailed("--compiled is for a zkpy that is made here")
     rows = choose(options.rows, ENSEMBLE_ROWS if options.ensemble else ROWS)
     if options.list:
         for row in rows:

@@ -140,6 +140,7 @@ class Colliding(str):
         return not self == other
 
 
+@pytest.mark.patches
 def test_colliding_hashes_do_not_grow_the_directory_without_bound(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -128,6 +128,7 @@ def test_what_is_no_tree(nodes: bytes, message: str) -> None:
         new_receiver().feed(bytes(8) + nodes)
 
 
+@pytest.mark.patches
 def test_a_large_node_is_put_together_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Not with every chunk of it, which would copy it a thousand times."""
     tree = DataTree(extended_types=True)

@@ -48,7 +48,7 @@ def create_record(
 
 def copy_of(tree: DataTree) -> DataTree:
     """Another tree with the same content."""
-    copy = DataTree()
+    copy = DataTree(extended_types=tree.extended_types, emulate_353=tree.emulate_353)
     copy.count_digest = tree.count_digest
     deserialize_tree(SnapshotInput(serialize_tree(tree)), copy, 1 << 20)
     return copy

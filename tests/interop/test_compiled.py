@@ -6,6 +6,7 @@ are left out there (`patches`).
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import runpy
 import shutil
@@ -21,7 +22,7 @@ from tests.support.oracle import PROJECT
 pytestmark = [pytest.mark.interop, pytest.mark.slow]
 
 COMPILED: dict[str, list[str]] = runpy.run_path(str(PROJECT / "setup.py"))["COMPILED"]
-SUITES = ["datatree", "persistence", "protocol", "quorum", "server", "session"]
+SUITES = ["client", "datatree", "persistence", "protocol", "quorum", "server", "session", "testing"]
 BUILT_FROM = ["pyproject.toml", "setup.py", "README.md", "LICENSE"]
 
 
@@ -29,6 +30,8 @@ def why_not() -> str | None:
     """Why nothing can be compiled here."""
     if shutil.which(os.environ.get("CC", "cc")) is None:
         return "no C compiler"
+    if importlib.util.find_spec("pip") is None:
+        return "no pip"
     if not (Path(sysconfig.get_path("include")) / "Python.h").exists():
         return "no Python.h: the header files of this Python are not installed"
     return None
@@ -97,7 +100,7 @@ def test_what_is_compiled(compiled: Path) -> None:
     for package, names in COMPILED.items():
         for name in names:
             assert (compiled / "zkpy" / package / (name + suffix)).exists()
-            # The source stays beside it, for tracebacks and for who reads.
+            # The source stays beside it, for who reads.
             assert (compiled / "zkpy" / package / (name + ".py")).exists()
     (metadata,) = compiled.glob("*.dist-info/METADATA")
     required = [line for line in metadata.read_text().split("\n") if "Requires-Dist" in line]
@@ -115,6 +118,7 @@ def run_tests(compiled: Path, *tests: str) -> None:
         PROJECT,
         PYTHONPATH=str(compiled),
         ZKPY_SOURCE_DIR=str(compiled),
+        ZKPY_COMPILED="1",
     )
     assert " passed" in printed
 
@@ -129,11 +133,15 @@ def test_kazoo_is_served_when_compiled(compiled: Path) -> None:
     run_tests(compiled, "tests/interop/test_kazoo.py")
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("kind", ["standalone", "ensemble", "reconfig"])
 def test_simulations_pass_when_compiled(compiled: Path, kind: str) -> None:
+    code = (
+        "import sys, zkpy.server.prep as prep; assert not prep.__file__.endswith('.py')\n"
+        "from tests.simulation.run import main; sys.exit(main())"
+    )
     printed = run(
-        ["-m", "tests.simulation.run", "--only", kind, "--seeds", "20", "--jobs", "1"],
+        ["-c", code, "--only", kind, "--seeds", "20", "--jobs", "1"],
         PROJECT,
         PYTHONPATH=f"{compiled}{os.pathsep}{PROJECT}",
     )

@@ -225,6 +225,7 @@ def test_overwritten_anywhere_nothing_unwritten_is_read(offset: int, junk: bytes
     assert read == RECORDS[: len(read)]
 
 
+@pytest.mark.patches
 def test_chunks_may_end_anywhere(monkeypatch: pytest.MonkeyPatch) -> None:
     for size in (16, 17, 50, 64):
         monkeypatch.setattr("zkpy.persistence.logreader.CHUNK_BYTES", size)

@@ -296,6 +296,25 @@ def test_check_agrees_with_decoding_at_every_length(txn: bytes) -> None:
         assert is_checked(txn[:length]) == can_be_applied(txn[:length]), length
 
 
+@pytest.mark.parametrize(
+    ("type", "record"),
+    [
+        (OpCode.CREATE, t.CreateTxn(None, b"", OPEN_ACL_UNSAFE, False, 1)),  # type: ignore[arg-type]
+        (OpCode.CREATE_CONTAINER, t.CreateContainerTxn(None, b"", OPEN_ACL_UNSAFE, 1)),  # type: ignore[arg-type]
+        (OpCode.CREATE_TTL, t.CreateTTLTxn(None, b"", OPEN_ACL_UNSAFE, 1, 5)),  # type: ignore[arg-type]
+        (OpCode.SET_DATA, t.SetDataTxn(None, b"", 1)),  # type: ignore[arg-type]
+        (OpCode.RECONFIG, t.SetDataTxn(None, b"", 1)),  # type: ignore[arg-type]
+    ],
+)
+def test_a_node_without_a_path(type: int, record: Record) -> None:
+    txn = t.encode_txn(t.TxnHeader(1, 2, 3, 4, type), record, None)
+    assert not is_checked(txn)
+    header = t.TxnHeader(1, 2, 3, 4, OpCode.MULTI)
+    multi = t.encode_txn(header, t.MultiTxn([t.SubTxn(type, record.encode())]), None)
+    assert not is_checked(multi)
+    assert not can_be_applied(multi)
+
+
 @given(st.sampled_from(plain_txns()), st.integers(0, 1000), st.integers(0, 255))
 def test_check_agrees_with_decoding_of_damage(txn: bytes, at: int, byte: int) -> None:
     damaged = bytearray(txn)

@@ -133,6 +133,20 @@ def test_requests(sent: list[tuple[tuple[int, bytes], int]]) -> None:
     check(machine, bystander)
 
 
+@pytest.mark.parametrize(("op", "body"), GOOD)
+def test_a_request_cut_off_anywhere(op: int, body: bytes) -> None:
+    machine = Machine(**SETTINGS)
+    bystander, client = machine.connect(), machine.connect()
+    for length in range(len(body)):
+        if client.cnxn.closed or client.cnxn.finishing:
+            client = machine.connect()
+        client.feed(client.frame(op, body[:length], length))
+        machine.flush()
+        replies = [reply.xid for reply in client.replies() if not reply.is_event]
+        assert replies == ([-2] if op == wire.PING else [length]) or client.closed
+    check(machine, bystander)
+
+
 @given(st.lists(st.binary(max_size=60), max_size=10), st.booleans())
 def test_any_bytes(chunks: list[bytes], established: bool) -> None:
     machine = Machine(**SETTINGS)

@@ -255,6 +255,8 @@ TXN_RECORDS: Final[dict[int, type[Record]]] = {
     OpCode.CREATE_SESSION: CreateSessionTxn,
     OpCode.CLOSE_SESSION: CloseSessionTxn,
 }
+# Of the others a null path is a node that is not there.
+_NEEDS_PATH: Final = frozenset({OpCode.CREATE_CONTAINER, OpCode.CREATE_TTL, OpCode.RECONFIG})
 
 
 def _decode_open_create(buf: bytes, offset: int) -> tuple[CreateTxn, int] | None:
@@ -338,7 +340,10 @@ def decode_record(type: int, buf: bytes, offset: int = 0) -> tuple[Record, int]:
     record = TXN_RECORDS.get(type)
     if record is None:
         raise DecodeError(f"Unsupported Txn with type={type}")
-    return record.decode(buf, offset)
+    decoded, offset = record.decode(buf, offset)
+    if type in _NEEDS_PATH:
+        _path(getattr(decoded, "path"))  # noqa: B009 - not all records have one
+    return decoded, offset
 
 
 def decode_txn(buf: bytes) -> tuple[TxnHeader, Record, TxnDigest | None]:

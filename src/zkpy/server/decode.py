@@ -106,6 +106,8 @@ def decode_create(
         path, pos = decode_ustring(buf, pos, end)
         data, pos = decode_buffer(buf, pos, end)
     tail = 12 if with_ttl else 4
+    if end - pos < tail:
+        raise DecodeError("no ACL or no flags")
     raw = buf[pos : end - tail]
     acls = _known_acls.get(raw)
     if acls is None:
