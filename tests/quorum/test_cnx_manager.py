@@ -21,6 +21,7 @@ from zkpy.quorum.cnx_manager import (
     NEVER,
     OBSERVER_ID,
     REDIAL_MS,
+    SILENT_MS,
     QuorumCnxManager,
     address_text,
 )
@@ -295,6 +296,42 @@ def test_a_larger_one_replaces_its_connection() -> None:
     manager.send(3, VOTE, NOW)
     assert taken(second) == frame(VOTE)
     assert taken(first) == b""
+
+
+@pytest.mark.parametrize("sid", [1, 3])
+def test_who_never_answers_is_connected_to_anew(sid: int, caplog: pytest.LogCaptureFixture) -> None:
+    manager = Manager(2)
+    stranger = manager.connected_to(sid)
+    manager.begin_asking()
+    manager.send(sid, VOTE, NOW)
+    manager.send(sid, VOTE, NOW + SILENT_MS - 1)
+    assert not stranger.closed
+    manager.send(sid, VOTE, NOW + SILENT_MS)
+    assert stranger.closed
+    assert f"No word from id {sid} by way of /10.0.0.3:41822" in caplog.text
+    # As ever: the smaller one asks, the larger one makes the connection, and the vote goes there.
+    link, now_ms = manager.new_link(), NOW + SILENT_MS
+    manager.dialled(manager.dial_of(sid), link, now_ms)
+    if sid > manager.my_id:
+        assert link.closed
+        link = manager.connected_to(sid, now_ms)
+    assert taken(link).endswith(frame(VOTE))
+    # Time counts from here on.
+    manager.send(sid, VOTE, now_ms)
+    manager.send(sid, VOTE, now_ms + SILENT_MS - 1)
+    assert not link.closed
+
+
+def test_an_answer_or_a_new_election_ends_the_silence() -> None:
+    manager = Manager(2)
+    link = manager.connected_to(3)
+    manager.send(3, VOTE, NOW)
+    manager.received(link, frame(VOTE), NOW + 1)
+    manager.send(3, VOTE, NOW + 2 * SILENT_MS)
+    manager.begin_asking()
+    manager.send(3, VOTE, NOW + 4 * SILENT_MS)
+    assert not link.closed
+    assert manager.take_dials() == []
 
 
 def test_first_bytes_that_were_overtaken() -> None:

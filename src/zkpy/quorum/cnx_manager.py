@@ -52,6 +52,9 @@ BLOCKED_RETRY_MS: Final = 100
 DIAL_BACK_MS: Final = 100
 # A server that refused us is not asked again at once, however often our vote changes.
 REDIAL_MS: Final = 50
+# Who looks for a leader and is told nothing over a link for so long, makes another: the other end
+# may be gone without a word, or be somebody who only gave the id of a member.
+SILENT_MS: Final = 5000
 # The first bytes of servers before 3.5.
 LEGACY_BYTES: Final = 8
 # "Observer without an id", from the times before 3.4.
@@ -63,7 +66,17 @@ MAX_ADDRESSES: Final = 8
 class Peer:
     """What there is with one other member."""
 
-    __slots__ = ("asked_ms", "dials", "failed", "failed_ms", "last_sent", "link", "queued", "sid")
+    __slots__ = (
+        "asked_ms",
+        "dials",
+        "failed",
+        "failed_ms",
+        "last_sent",
+        "link",
+        "queued",
+        "sid",
+        "unanswered_ms",
+    )
 
     def __init__(self, sid: int) -> None:
         self.sid = sid
@@ -78,6 +91,8 @@ class Peer:
         # The last dial failed, or the last link was lost.
         self.failed = False
         self.failed_ms = -REDIAL_MS
+        # When the first message was sent after which none has come; None: the last word is its.
+        self.unanswered_ms: int | None = None
 
 
 class Channel:
@@ -136,6 +151,11 @@ class QuorumCnxManager:
                 return
             peer = self._peers[sid] = Peer(sid)
         peer.queued = payload
+        if peer.unanswered_ms is None:
+            peer.unanswered_ms = now_ms
+        elif peer.link is not None and now_ms - peer.unanswered_ms >= SILENT_MS:
+            log.warning("No word from id %d by way of %s: connecting anew", sid, peer.link)
+            self._detach(peer)
         if peer.link is None:
             self._connect(peer, now_ms)
         elif not self._flush(peer):
@@ -153,6 +173,11 @@ class QuorumCnxManager:
             peer.last_sent = None
             if peer.link is None:
                 peer.queued = None
+
+    def begin_asking(self) -> None:
+        """An election begins: that nobody answered what was said before means nothing."""
+        for peer in self._peers.values():
+            peer.unanswered_ms = None
 
     def take_received(self) -> list[tuple[int, bytes]]:
         """(sid, payload) in order of arrival; each is taken once."""
@@ -359,6 +384,7 @@ class QuorumCnxManager:
         peer.link = link
         peer.failed = False
         peer.asked_ms = None
+        peer.unanswered_ms = None
         if peer.queued is None:
             # It may have been lost with the last connection; to get it twice does no harm.
             peer.queued = peer.last_sent
@@ -407,6 +433,7 @@ class QuorumCnxManager:
             self._deliver(sid, bytes(buffer[start - length : start]))
         if start:
             del buffer[:start]
+            self._peers[sid].unanswered_ms = None
 
     def lost(self, link: Link, reason: str) -> None:
         """The other side or the network ended it."""

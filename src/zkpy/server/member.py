@@ -358,6 +358,7 @@ class Member:
     def _elect(self) -> None:
         database = self.database
         zxid = database.last_zxid
+        self.cnx_manager.begin_asking()
         self.current_vote = Vote(
             self.my_id, zxid, self.election.logical_clock, database.current_epoch
         )
